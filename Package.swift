@@ -1,0 +1,63 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+/// A floor of the house: a Swift target and the floors that it stands on.
+func floor(_ name: String, on dependencies: Target.Dependency...) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(of name: String, _ others: Target.Dependency...) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: [.target(name: name), "EvergreenTesting"] + others,
+    swiftSettings: strict)
+}
+
+func example(_ name: String) -> Target {
+  .executableTarget(
+    name: name,
+    dependencies: [
+      "Evergreen", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+    ],
+    path: "Examples/\(name)", swiftSettings: strict)
+}
+
+let package = Package(
+  name: "evergreen",
+  platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "Evergreen", targets: ["Evergreen"]),
+    .library(name: "EvergreenTesting", targets: ["EvergreenTesting"]),
+  ],
+  dependencies: [
+    // For the examples alone; a package that depends on this one does not fetch it.
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    .target(name: "CGreenlet"),
+    .target(name: "CLibev", linkerSettings: [.linkedLibrary("ev")]),
+    .target(name: "CSockets"),
+    floor("Greenlets", on: "CGreenlet"),
+    floor("EventLoop", on: "CLibev"),
+    floor("EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop"),
+    floor("EvergreenSync", on: "EvergreenHub", "Greenlets", "CGreenlet"),
+    floor(
+      "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
+      "Greenlets"),
+    floor(
+      "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets"),
+    floor(
+      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev"),
+
+    example("echo-server"),
+
+    tests(of: "EventLoop", "CLibev"),
+    tests(of: "EvergreenNet", "EventLoop"),
+  ],
+  swiftLanguageModes: [.v6]
+)

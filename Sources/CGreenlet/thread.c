@@ -1,0 +1,49 @@
+// Evergreen: threads of the library's own.
+// SPDX-License-Identifier: MIT
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+static void *run_once(void *body) {
+  ((void (*)(void))body)();
+  return NULL;
+}
+
+void evg_on_new_thread(void (*body)(void)) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, run_once, (void *)body) == 0) pthread_join(thread, NULL);
+}
+
+typedef struct start {
+  void (*body)(void *);
+  void *argument;
+} start;
+
+static void *run(void *argument) {
+  start s = *(start *)argument;
+  free(argument);
+  s.body(s.argument);
+  return NULL;
+}
+
+int evg_start_thread(void (*body)(void *), void *argument, size_t stack_size) {
+  start *s = malloc(sizeof *s);
+  if (!s) abort();
+  *s = (start){body, argument};
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  if (stack_size) pthread_attr_setstacksize(&attributes, stack_size);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  int error = pthread_create(&thread, &attributes, run, s);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  if (error) free(s);
+  return error;
+}

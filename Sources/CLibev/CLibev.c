@@ -1,0 +1,89 @@
+// Evergreen: the trampolines of the raw watchers, and what a loop needs once
+// SPDX-License-Identifier: MIT
+
+#include "CLibev.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+volatile uint32_t evg_forks = 0;
+
+// libev stops a timer without repeat when it expires, before it calls back.
+void evg_timer_fired(struct ev_loop *raw, ev_timer *watcher, int revents) {
+  (void)raw, (void)revents;
+  evg_timer *timer = (evg_timer *)watcher;
+  timer->armed = false;
+  ((evg_loop *)watcher->data)->references -= 1;
+  timer->fire(timer);
+}
+
+void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
+  evg_io *io = (evg_io *)watcher;
+  ((evg_loop *)watcher->data)->references -= 1;
+  watcher->data = NULL;
+  ev_io_stop(raw, watcher);
+  io->fire(io, revents);
+}
+
+void evg_forget_descriptor(evg_loop *loop, int32_t fd) {
+  if (fd < 0 || !loop->raw) return;
+  ev_io probe;
+  ev_io_init(&probe, evg_io_fired, fd, EV_READ);
+  ev_io_start(loop->raw, &probe);
+  ev_io_stop(loop->raw, &probe);
+}
+
+static void woken(struct ev_loop *raw, ev_async *watcher, int revents) {
+  (void)raw, (void)watcher, (void)revents;
+}
+
+void evg_loop_open(evg_loop *loop, struct ev_loop *raw) {
+  memset(loop, 0, sizeof *loop);
+  loop->raw = raw;
+  loop->forks = evg_forks;
+  ev_set_userdata(raw, loop);
+  ev_async_init(&loop->wakeup, woken);
+  ev_async_start(raw, &loop->wakeup);
+  ev_unref(raw);
+}
+
+void evg_loop_close(evg_loop *loop) {
+  struct ev_loop *raw = loop->raw;
+  if (!raw) return;
+  evg_hold(loop, false);
+  ev_ref(raw);
+  ev_async_stop(raw, &loop->wakeup);
+  loop->raw = NULL;
+  loop->references = 0;
+  ev_loop_destroy(raw);
+}
+
+void evg_loop_forked(evg_loop *loop) {
+  loop->forks = evg_forks;
+  ev_loop_fork(loop->raw);
+}
+
+static void forked(void) { evg_forks += 1; }
+
+// libev calls this where it can only try again (epoll_wait on a closed descriptor, for ever).
+static void system_error(const char *message) {
+  int error = errno;
+  fprintf(stderr, "Evergreen: fatal error in the event loop: %s: %s.%s\n", message,
+          strerror(error),
+          error == EBADF ? " Something closed a file descriptor that it did not own, and it was"
+                           " the loop's." : "");
+  abort();
+}
+
+static void prepare(void) {
+  pthread_atfork(NULL, NULL, forked);
+  ev_set_syserr_cb(system_error);
+}
+
+void evg_prepare_process(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, prepare);
+}

@@ -1,0 +1,318 @@
+// Evergreen: libev for Swift, and the raw watchers that live in parked stack frames
+// SPDX-License-Identifier: MIT
+//
+// Swift imports functions and structs, but no function-like macro, so each macro of ev.h that the
+// event loop needs has an inline function here. Below them is what the hub uses at every park:
+//
+// 1. `evg_timer` and `evg_io` are plain structs. The hub puts them in the stack frame of the
+//    parked greenlet; starting one allocates nothing, counts no reference and calls no closure.
+// 2. Both are one-shot. Their trampolines (CLibev.c) leave the watcher stopped and then call
+//    `fire`, which may start it again, reuse its memory or switch stacks.
+// 3. A timer is given an absolute deadline, libev wants one relative to its cached time of the
+//    last poll, and that has no accessor. `ev_timer_remaining` on a probe that claims to be an
+//    active timer at 0 answers exactly its negative: two nanoseconds, no clock read, no rounding.
+// 4. libev does not tell how many referenced watchers are active (only ev_run's result does, too
+//    late), so `evg_loop.references` counts along.
+
+#ifndef EVERGREEN_CLIBEV_H
+#define EVERGREEN_CLIBEV_H
+
+#if !__has_include(<ev.h>)
+#error "ev.h not found. Install libev 4.33 or later: apt-get install libev-dev (Debian, Ubuntu), dnf install libev-devel (Fedora), brew install libev (macOS, then export CPATH=$(brew --prefix)/include LIBRARY_PATH=$(brew --prefix)/lib)"
+#else
+
+// libev's own aliases for libev 3 would only add a second name to everything.
+#ifndef EV_COMPAT3
+#define EV_COMPAT3 0
+#endif
+#include <ev.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#if !EV_MULTIPLICITY
+#error "This libev was built for one loop per process (EV_MULTIPLICITY 0); Evergreen needs one per thread."
+#endif
+
+#define EVG_INLINE static inline __attribute__((always_inline))
+
+// MARK: The loop
+
+/// What a `Loop` owns: libev's loop, and what libev does not tell about it.
+typedef struct evg_loop {
+  /// NULL once the loop has been destroyed.
+  struct ev_loop * _Nullable raw;
+  /// Active watchers that keep the loop running, plus explicit references.
+  int64_t references;
+  /// The value of the process's fork counter when this loop was last brought up to date.
+  uint32_t forks;
+  /// Whether an extra reference makes a waiting poll block although nothing is referenced.
+  bool held;
+  /// Wakes a waiting poll from other threads and from signal handlers.
+  ev_async wakeup;
+} evg_loop;
+
+/// Incremented in the child by each fork(2). Only read it here.
+extern volatile uint32_t evg_forks;
+
+/// Prepares the process once: counts forks, and turns libev's fatal system errors into sentences.
+void evg_prepare_process(void);
+
+/// Starts the wake-up watcher of a new loop, unreferenced.
+void evg_loop_open(evg_loop * _Nonnull loop, struct ev_loop * _Nonnull raw);
+
+/// Stops the wake-up watcher and frees libev's loop. Does nothing the second time.
+void evg_loop_close(evg_loop * _Nonnull loop);
+
+/// In the child of a fork: tells libev, which makes the backend anew in the next pass.
+void evg_loop_forked(evg_loop * _Nonnull loop);
+
+EVG_INLINE void evg_check_fork(evg_loop * _Nonnull loop) {
+  if (__builtin_expect(loop->forks != evg_forks, 0)) evg_loop_forked(loop);
+}
+
+EVG_INLINE void evg_poll(evg_loop * _Nonnull loop, bool wait) {
+  evg_check_fork(loop);
+  ev_run(loop->raw, wait ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+EVG_INLINE void evg_interrupt(evg_loop * _Nonnull loop) {
+  ev_async_send(loop->raw, &loop->wakeup);
+}
+
+EVG_INLINE void evg_ref(evg_loop * _Nonnull loop) {
+  loop->references += 1;
+  ev_ref(loop->raw);
+}
+
+EVG_INLINE void evg_unref(evg_loop * _Nonnull loop) {
+  loop->references -= 1;
+  ev_unref(loop->raw);
+}
+
+EVG_INLINE void evg_hold(evg_loop * _Nonnull loop, bool on) {
+  if (loop->held == on) return;
+  loop->held = on;
+  if (on) ev_ref(loop->raw);
+  else ev_unref(loop->raw);
+}
+
+// MARK: Time
+
+/// libev's monotonic time of the last poll, in seconds (see 3. above).
+EVG_INLINE double evg_monotonic_seconds(struct ev_loop * _Nonnull loop) {
+  ev_timer probe;
+  probe.active = 1;
+  probe.at = 0;
+  return -ev_timer_remaining(loop, &probe);
+}
+
+/// The monotonic time of the last poll in nanoseconds, never later than it was.
+EVG_INLINE uint64_t evg_now(struct ev_loop * _Nonnull loop) {
+  return (uint64_t)(int64_t)(evg_monotonic_seconds(loop) * (1e9 * (1 - 0x1p-51)));
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, read now.
+EVG_INLINE uint64_t evg_read_clock(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/// A deadline in seconds. The factor outweighs the roundings here and in libev (four, each at
+/// most 2^-53 of the value), so that a timer is late by some nanoseconds rather than early.
+EVG_INLINE double evg_seconds(uint64_t nanoseconds) {
+  int64_t bounded = nanoseconds > INT64_MAX ? INT64_MAX : (int64_t)nanoseconds;
+  return (double)bounded * (1e-9 * (1 + 0x1p-50));
+}
+
+// MARK: Raw watchers
+
+/// A one-shot timer. Make it with `evg_timer_init`, or set `fire` and `armed = false`.
+typedef struct evg_timer {
+  ev_timer watcher;
+  void (* _Nonnull fire)(struct evg_timer * _Nonnull);
+  void * _Nullable context;
+  /// CLOCK_MONOTONIC nanoseconds.
+  uint64_t deadline;
+  bool armed;
+} evg_timer;
+
+/// A one-shot descriptor watch. Make it with `evg_io_init`.
+typedef struct evg_io {
+  ev_io watcher;
+  void (* _Nonnull fire)(struct evg_io * _Nonnull, int32_t events);
+  void * _Nullable context;
+} evg_io;
+
+void evg_timer_fired(struct ev_loop * _Nonnull, ev_timer * _Nonnull, int);
+void evg_io_fired(struct ev_loop * _Nonnull, ev_io * _Nonnull, int);
+
+EVG_INLINE void evg_timer_init(
+    evg_timer * _Nonnull timer, void (* _Nonnull fire)(evg_timer * _Nonnull),
+    void * _Nullable context) {
+  timer->fire = fire;
+  timer->context = context;
+  timer->armed = false;
+}
+
+/// Re-arms an armed timer. Whatever its watcher held before is overwritten.
+EVG_INLINE void evg_timer_start(
+    evg_loop * _Nonnull loop, evg_timer * _Nonnull timer, uint64_t deadline) {
+  struct ev_loop *raw = loop->raw;
+  if (timer->armed) ev_timer_stop(raw, &timer->watcher);
+  else loop->references += 1;
+  // The relative time may be negative: such a timer fires in the next pass.
+  double after = evg_seconds(deadline) - evg_monotonic_seconds(raw);
+  ev_timer_init(&timer->watcher, evg_timer_fired, after, 0.);
+  // Below the descriptor watches: what is ready in the same pass beats the clock.
+  ev_set_priority(&timer->watcher, -1);
+  timer->watcher.data = loop;
+  timer->deadline = deadline;
+  timer->armed = true;
+  ev_timer_start(raw, &timer->watcher);
+}
+
+/// Also where the timer has expired and its trampoline is pending. No-op when not armed.
+EVG_INLINE void evg_timer_stop(evg_loop * _Nonnull loop, evg_timer * _Nonnull timer) {
+  if (!timer->armed) return;
+  timer->armed = false;
+  if (__builtin_expect(!loop->raw, 0)) return;
+  loop->references -= 1;
+  ev_timer_stop(loop->raw, &timer->watcher);
+}
+
+/// `events` is EV_READ, EV_WRITE or both.
+///
+/// `fresh` says that the descriptor's number may stand for another file than in the watch before
+/// (first watch of a new socket). libev then registers it with the kernel even though nothing
+/// seems to have changed; without it a stop and start in one pass costs no system call.
+EVG_INLINE void evg_io_init(
+    evg_io * _Nonnull io, int32_t fd, int32_t events, bool fresh,
+    void (* _Nonnull fire)(evg_io * _Nonnull, int32_t events), void * _Nullable context) {
+  ev_init(&io->watcher, evg_io_fired);
+  io->watcher.fd = fd;
+  io->watcher.events = fresh ? events | EV__IOFDSET : events;
+  io->watcher.data = 0;
+  io->fire = fire;
+  io->context = context;
+}
+
+// libev stops the watchers of descriptors that it finds closed, before it calls back; so whether
+// a watch is on is what `data` says, not libev.
+EVG_INLINE bool evg_io_is_active(const evg_io * _Nonnull io) {
+  return io->watcher.data != 0;
+}
+
+EVG_INLINE void evg_io_start(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
+  if (evg_io_is_active(io)) return;
+  io->watcher.data = loop;
+  loop->references += 1;
+  ev_io_start(loop->raw, &io->watcher);
+}
+
+/// Also clears an event that is pending. No-op when not active.
+EVG_INLINE void evg_io_stop(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
+  if (!evg_io_is_active(io)) return;
+  io->watcher.data = 0;
+  if (__builtin_expect(!loop->raw, 0)) {
+    io->watcher.active = io->watcher.pending = 0;
+    return;
+  }
+  loop->references -= 1;
+  ev_io_stop(loop->raw, &io->watcher);
+}
+
+/// The descriptor's number is about to be closed, or stands for another file now: libev's next
+/// registration of it reaches the kernel, whatever libev believes. No system call by itself.
+/// No watcher may be active on it.
+void evg_forget_descriptor(evg_loop * _Nonnull loop, int32_t fd);
+
+// MARK: ev.h's macros
+
+typedef void (* _Nonnull evg_callback)(
+    struct ev_loop * _Nonnull, ev_watcher * _Nonnull, int revents);
+
+/// For a watcher of any type (all begin as an ev_watcher does): inactive, priority 0.
+EVG_INLINE void evg_watcher_init(
+    void * _Nonnull watcher, evg_callback callback, void * _Nullable data) {
+  ev_watcher *base = watcher;
+  ev_init(base, callback);
+  base->data = data;
+}
+
+EVG_INLINE void * _Nullable evg_watcher_data(const ev_watcher * _Nonnull watcher) {
+  return watcher->data;
+}
+
+EVG_INLINE bool evg_watcher_is_active(const void * _Nonnull watcher) {
+  return ((const ev_watcher *)watcher)->active != 0;
+}
+
+EVG_INLINE bool evg_watcher_is_pending(const void * _Nonnull watcher) {
+  return ((const ev_watcher *)watcher)->pending != 0;
+}
+
+EVG_INLINE int32_t evg_watcher_priority(const void * _Nonnull watcher) {
+  return ((const ev_watcher *)watcher)->priority;
+}
+
+EVG_INLINE void evg_watcher_set_priority(void * _Nonnull watcher, int32_t priority) {
+  ((ev_watcher *)watcher)->priority = priority;
+}
+
+EVG_INLINE void evg_io_set(ev_io * _Nonnull watcher, int32_t fd, int32_t events) {
+  ev_io_set(watcher, fd, events);
+}
+
+EVG_INLINE void evg_timer_set(ev_timer * _Nonnull watcher, double after, double repeat) {
+  ev_timer_set(watcher, after, repeat);
+}
+
+EVG_INLINE void evg_periodic_set(
+    ev_periodic * _Nonnull watcher, double offset, double interval,
+    double (* _Nullable reschedule)(ev_periodic * _Nonnull, double now)) {
+  ev_periodic_set(watcher, offset, interval, reschedule);
+}
+
+EVG_INLINE double evg_periodic_at(const ev_periodic * _Nonnull watcher) {
+  return watcher->at;
+}
+
+EVG_INLINE void evg_signal_set(ev_signal * _Nonnull watcher, int32_t signal) {
+  ev_signal_set(watcher, signal);
+}
+
+EVG_INLINE void evg_child_set(ev_child * _Nonnull watcher, int32_t pid, bool trace) {
+  ev_child_set(watcher, pid, trace);
+}
+
+EVG_INLINE void evg_stat_set(
+    ev_stat * _Nonnull watcher, const char * _Nonnull path, double interval) {
+  ev_stat_set(watcher, path, interval);
+}
+
+/// In nanoseconds since 1970 began.
+EVG_INLINE int64_t evg_stat_modified(const struct stat * _Nonnull data) {
+#ifdef __APPLE__
+  return (int64_t)data->st_mtimespec.tv_sec * 1000000000 + data->st_mtimespec.tv_nsec;
+#else
+  return (int64_t)data->st_mtim.tv_sec * 1000000000 + data->st_mtim.tv_nsec;
+#endif
+}
+
+EVG_INLINE bool evg_async_is_pending(ev_async * _Nonnull watcher) {
+  return ev_async_pending(watcher) != 0;
+}
+
+// Constants as the types in which libev takes them.
+static const int32_t evg_read = EV_READ;
+static const int32_t evg_write = EV_WRITE;
+static const int32_t evg_error = (int32_t)EV_ERROR;
+
+/// One more than the highest signal.
+static const int32_t evg_signal_count = NSIG;
+
+#endif
+#endif

@@ -1,0 +1,99 @@
+// Evergreen: calls back when another thread says so
+// SPDX-License-Identifier: MIT
+
+import CLibev
+import Synchronization
+
+/// Calls back on the loop's thread after any thread has called ``Sender/send()``.
+///
+/// ```swift
+/// let done = loop.async()
+/// done.start { print("the thread is done") }
+/// let sender = done.sender
+/// startThread { compute(); sender.send() }
+/// ```
+///
+/// Several sends before the callback is called are one.
+///
+/// > gevent: `loop.async_()`.
+public final class AsyncWatcher: Watcher {
+  /// The end of an ``AsyncWatcher`` that other threads may hold, for as long as they like.
+  public struct Sender: Sendable {
+    fileprivate let target = Target()
+
+    /// Has the callback called soon. Does nothing while the watcher is inactive, or when it or its
+    /// loop are gone.
+    ///
+    /// Takes a lock for a moment, so it is not for signal handlers.
+    public func send() {
+      target.send()
+    }
+  }
+
+  /// For other threads.
+  public let sender = Sender()
+
+  init(_ loop: Loop) {
+    super.init(loop, ev_async.self)
+  }
+
+  /// Starts the watch; gives an active watcher another callback.
+  public func start(_ callback: @escaping () throws -> Void) {
+    activate(callback)
+  }
+
+  /// The same as ``Sender/send()``.
+  public func send() {
+    sender.send()
+  }
+
+  /// Whether it was sent and the callback is about to be called.
+  public override var isPending: Bool {
+    isActive && (evg_async_is_pending(async) || super.isPending)
+  }
+
+  private var async: UnsafeMutablePointer<ev_async> {
+    storage.assumingMemoryBound(to: ev_async.self)
+  }
+
+  override func startRaw(_ loop: OpaquePointer) {
+    ev_async_start(loop, async)
+    sender.target.open(loop, async)
+  }
+
+  override func stopRaw(_ loop: OpaquePointer) {
+    sender.target.close()
+    ev_async_stop(loop, async)
+  }
+
+  override var ownEvents: Int32 { Int32(EV_ASYNC) }
+}
+
+/// Where a send goes. The lock is what lets senders live longer than watcher and loop.
+private final class Target: Sendable {
+  private struct State {
+    var loop: UInt = 0
+    var watcher: UInt = 0
+  }
+
+  private let state = Mutex(State())
+
+  func open(_ loop: OpaquePointer, _ watcher: UnsafeMutablePointer<ev_async>) {
+    // As numbers, because pointers do not cross into the lock's closure.
+    let (loop, watcher) = (UInt(bitPattern: loop), UInt(bitPattern: watcher))
+    state.withLock { $0 = State(loop: loop, watcher: watcher) }
+  }
+
+  func close() {
+    state.withLock { $0 = State() }
+  }
+
+  func send() {
+    state.withLock { state in
+      guard let loop = OpaquePointer(bitPattern: state.loop),
+        let watcher = UnsafeMutablePointer<ev_async>(bitPattern: state.watcher)
+      else { return }
+      ev_async_send(loop, watcher)
+    }
+  }
+}

@@ -1,0 +1,59 @@
+// Evergreen: what the hub asks of its loop
+// SPDX-License-Identifier: MIT
+
+package import CLibev
+
+/// The small interface through which a hub reaches its loop, so that virtual time and a simulated
+/// network can stand in for ``Loop``.
+///
+/// All of it is called by the loop's thread, but for ``interrupt()``.
+package protocol LoopInterface: AnyObject {
+  /// Time of the last poll, CLOCK_MONOTONIC nanoseconds (virtual loops: virtual).
+  var now: UInt64 { get }
+
+  /// Reads the clock now (exact), nanoseconds; does not change `now` of the loop for others.
+  func readClock() -> UInt64
+
+  /// One pass: looks for events, runs what is pending. `wait` false never blocks.
+  ///
+  /// `wait` true blocks only while something is referenced or the loop is held open.
+  func poll(wait: Bool)
+
+  /// From any thread or signal handler: makes a waiting `poll` return, or the next one not wait.
+  func interrupt()
+
+  /// Starts a one-shot timer that fires at `deadline` (CLOCK_MONOTONIC ns), never earlier.
+  /// `timer.fire` must be set, and `timer.armed` be true only if it is (see `evg_timer_init`).
+  /// An armed timer moves to the new deadline.
+  func start(_ timer: UnsafeMutablePointer<evg_timer>, at deadline: UInt64)
+
+  /// No-op when not armed.
+  func stop(_ timer: UnsafeMutablePointer<evg_timer>)
+
+  /// Starts a one-shot descriptor watch, made with `evg_io_init`. The descriptor has been checked
+  /// by the caller once (see ``checkDescriptor(_:)``).
+  func start(_ io: UnsafeMutablePointer<evg_io>)
+
+  /// No-op when not active.
+  func stop(_ io: UnsafeMutablePointer<evg_io>)
+
+  /// The number `fd` is about to be closed, or stands for another file now; no watch of it is
+  /// active. The next watch reaches the kernel whatever the loop remembers of the old file.
+  func forget(descriptor fd: Int32)
+
+  /// How many referenced watchers, timers and descriptor watches are active. Does not count
+  /// ``holdOpen(_:)``.
+  var referenceCount: Int { get }
+
+  /// While on, a waiting poll blocks although nothing is referenced, so that ``interrupt()`` can
+  /// end it. Saying the same twice changes nothing.
+  func holdOpen(_ on: Bool)
+
+  /// Stops everything and frees the loop. Does nothing the second time.
+  func destroy()
+}
+
+extension LoopInterface {
+  /// Whether any referenced watcher, timer or descriptor watch is active.
+  package var hasReferences: Bool { referenceCount > 0 }
+}

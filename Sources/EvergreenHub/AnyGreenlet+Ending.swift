@@ -1,0 +1,171 @@
+// Evergreen: waiting for the end of greenlets, and bringing it about.
+// SPDX-License-Identifier: MIT
+
+import CGreenlet
+public import Greenlets
+
+extension AnyGreenlet {
+  /// Waits until this greenlet has ended, whichever way it ended.
+  ///
+  /// ```swift
+  /// let worker = spawn { try fetch(url) }
+  /// guard try worker.join(timeout: .seconds(2)) else { return log("still busy") }
+  /// ```
+  ///
+  /// - Parameter timeout: The longest wait, on the hub's monotonic clock. `nil` waits for ever;
+  ///   `.zero` only looks.
+  /// - Returns: `true` if the greenlet has ended, `false` if `timeout` ran out first.
+  /// - Throws: What was thrown into the *caller* while it waited: ``GreenletExit``, or the
+  ///   ``Timeout`` of an enclosing block. Never the error of this greenlet.
+  /// - Precondition: Not called by this greenlet itself.
+  ///
+  /// > Switch point: Yes, unless the greenlet has ended already.
+  ///
+  /// > gevent: `Greenlet.join(timeout=None)`, which returns nothing.
+  @discardableResult
+  public func join(timeout: Duration? = nil) throws -> Bool {
+    if phase == .finished { return true }
+    return try join(until: Deadline(after: timeout, on: hub))
+  }
+
+  final func join(until deadline: Deadline) throws -> Bool {
+    if phase == .finished { return true }
+    if evg_current()?.pointee.owner == Unmanaged.passUnretained(self).toOpaque() {
+      fatal("\(self) waits for its own end, which would be for ever")
+    }
+    return try hub.wait(
+      WaitReason("the end of greenlet", Int64(id)), until: deadline,
+      enlist: { joiners.append($0) }, delist: { joiners.remove($0) })
+  }
+
+  /// Ends the greenlet by throwing `error` at the point where it waits.
+  ///
+  /// One that has not begun never runs its body. One that is ready to run, or has just won what it
+  /// waited for, gets the error at its next switch point. A kill that is under way already is not
+  /// repeated. The greenlet may catch the error and go on; then it must be killed again.
+  ///
+  /// - Parameters:
+  ///   - error: What is thrown there, and becomes its ``error``.
+  ///   - waiting: Whether to wait until it has ended.
+  ///   - timeout: The longest wait for that.
+  /// - Returns: Whether it has ended.
+  /// - Throws: What is thrown into the caller while it waits; `error` itself if a greenlet kills
+  ///   itself and waits for it. Never the victim's error.
+  ///
+  /// > Switch point: Yes, if it waits.
+  ///
+  /// > gevent: `Greenlet.kill(exception=GreenletExit, block=True, timeout=None)`.
+  @discardableResult
+  public func kill(
+    _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
+  ) throws -> Bool {
+    if phase == .finished { return true }
+    if !hub.isCurrent { fatal(foreignThreadAdvice) }
+    if evg_current()?.pointee.owner == Unmanaged.passUnretained(self).toOpaque() {
+      if waiting { throw error }
+      due.kill(with: error)
+      return false
+    }
+    requestEnd(with: error)
+    if !waiting { return isReady }
+    return try join(timeout: timeout)
+  }
+
+  final func requestEnd(with error: any Error) {
+    switch phase {
+    case .finished: return
+    case .new, .delayed, .scheduled: cancelStart(with: error)
+    case .running:
+      if due.hasKill { return }
+      due.kill(with: error)
+      if let waiting { _ = evg_wake(waiting) }
+    }
+  }
+
+  /// Ends one that has not begun. Its context, if it has one, is run all the same, finds it
+  /// finished, and gives itself back.
+  final func cancelStart(with error: any Error) {
+    let unqueued = phase == .delayed ? context : nil
+    finish(with: error)
+    if let unqueued { evg_ready(unqueued) }
+  }
+}
+
+/// Ends greenlets: those that have not begun never run, the others get `error` where they wait, in
+/// the order given.
+///
+/// - Parameters:
+///   - waiting: Whether to wait until all have ended.
+///   - timeout: The longest wait for all of them together.
+/// - Throws: A ``Timeout`` if some have not ended in time; what is thrown into the caller.
+///
+/// > Switch point: Yes, if it waits.
+///
+/// > gevent: `gevent.killall(greenlets, exception, block, timeout)`.
+public func killAll(
+  _ greenlets: some Sequence<AnyGreenlet>, with error: any Error = GreenletExit(),
+  waiting: Bool = true, timeout: Duration? = nil
+) throws {
+  let victims = Array(greenlets)
+  guard let hub = Hub.currentIfAny else { return }
+  let deadline = Deadline(after: timeout, on: hub)
+  for victim in victims { victim.requestEnd(with: error) }
+  guard waiting else { return }
+  for victim in victims {
+    guard try victim.join(until: deadline) else { throw Timeout(of: timeout) }
+  }
+}
+
+/// Waits for greenlets.
+///
+/// - Parameters:
+///   - timeout: The longest wait for all of them together; `nil` waits for ever.
+///   - count: How many to wait for; `nil` for all.
+///   - raisingErrors: Whether to throw the error of the first that fails, first in time.
+/// - Returns: Those that have ended, in the order in which they did.
+/// - Throws: What is thrown into the caller; with `raisingErrors`, a greenlet's error.
+///
+/// > Switch point: Yes, unless enough have ended already.
+///
+/// > gevent: `gevent.joinall(greenlets, timeout, raise_error, count)`.
+@discardableResult
+public func joinAll<G: AnyGreenlet>(
+  _ greenlets: some Sequence<G>, timeout: Duration? = nil, count: Int? = nil,
+  raisingErrors: Bool = false
+) throws -> [G] {
+  var pending: [G] = []
+  var ended: [G] = []
+  func take(_ greenlet: G) throws {
+    ended.append(greenlet)
+    if raisingErrors, !greenlet.isSuccessful, let error = greenlet.error { throw error }
+  }
+  for greenlet in greenlets {
+    if greenlet.isReady { try take(greenlet) } else { pending.append(greenlet) }
+  }
+  let wanted = min(count ?? .max, pending.count + ended.count)
+  if ended.count >= wanted { return ended }
+  let hub = Hub.current
+  let deadline = Deadline(after: timeout, on: hub)
+  let arrivals = Arrivals<G>()
+  let links = pending.map { greenlet in (greenlet, greenlet.rawLink { arrivals.add(greenlet) }) }
+  defer { for (greenlet, link) in links { greenlet.unlink(link) } }
+  while ended.count < wanted {
+    if arrivals.ended.isEmpty {
+      guard
+        try hub.wait(WaitReason("the end of greenlets"), until: deadline, in: arrivals)
+      else { break }
+    }
+    while ended.count < wanted, !arrivals.ended.isEmpty { try take(arrivals.ended.removeFirst()) }
+  }
+  return ended
+}
+
+private final class Arrivals<G: AnyGreenlet>: WaitListOwner {
+  var waiters = WaitList()
+  var ended: [G] = []
+
+  func add(_ greenlet: G) {
+    ended.append(greenlet)
+    waiters.signalFirst()
+  }
+}

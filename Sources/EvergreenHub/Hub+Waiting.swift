@@ -1,0 +1,140 @@
+// Evergreen: the one way in which a greenlet waits.
+// SPDX-License-Identifier: MIT
+//
+// Every blocking call of the library ends here, in `Hub.wait`:
+//
+// 1. An error that is due (a kill, a timeout of an enclosing block) is thrown before the wait.
+// 2. `enlist` puts the node where the waker will find it.
+// 3. The context parks; a deadline is a timer in this very frame.
+// 4. Back again, what was won is looked at first, then the due error, then the clock. Whoever did
+//    not win is taken out by `delist`. Nothing is left behind on any path.
+
+import CGreenlet
+package import CLibev
+import EventLoop
+import Greenlets
+
+extension Hub {
+  /// Waits for a signal to the node.
+  ///
+  /// - Parameters:
+  ///   - enlist: Gives the node to the one that will signal it. Must not switch.
+  ///   - delist: Takes it back; also called when the waker has taken it already.
+  /// - Returns: Whether the node was signaled; false if `deadline` came first.
+  /// - Throws: What is due in the waiting greenlet.
+  @inline(__always)
+  package func wait(
+    _ reason: WaitReason, until deadline: Deadline,
+    enlist: (UnsafeMutablePointer<WaitNode>) -> Void,
+    delist: (UnsafeMutablePointer<WaitNode>) -> Void
+  ) throws -> Bool {
+    let greenlet = try blockingGreenlet()
+    if greenlet.hasDueError { throw greenlet.takeDueError() }
+    if deadline == .now { return false }
+    var node = WaitNode(context: evg_current().unsafelyUnwrapped)
+    return try withUnsafeMutablePointer(to: &node) { node in
+      enlist(node)
+      suspend(greenlet, for: reason, until: deadline)
+      if node.pointee.isSignaled { return true }
+      delist(node)
+      if greenlet.hasDueError { throw greenlet.takeDueError() }
+      return false
+    }
+  }
+
+  /// Waits for `node` in a list that the caller reaches through `list`.
+  @inline(__always)
+  package func wait(
+    _ reason: WaitReason, until deadline: Deadline, in owner: some AnyObject & WaitListOwner
+  ) throws -> Bool {
+    try wait(
+      reason, until: deadline, enlist: { owner.waiters.append($0) },
+      delist: { owner.waiters.remove($0) })
+  }
+
+  /// The greenlet on whose behalf this code runs, if it may block.
+  ///
+  /// - Throws: ``BlockingInHub`` on the hub's own stack.
+  @inline(__always)
+  func blockingGreenlet() throws -> AnyGreenlet {
+    if !isCurrent { fatal(foreignThreadAdvice) }
+    guard let owner = evg_current().unsafelyUnwrapped.pointee.owner else { throw BlockingInHub() }
+    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
+  }
+
+  /// Parks until something wakes the context, or the deadline.
+  @inline(__always)
+  func suspend(_ greenlet: AnyGreenlet, for reason: WaitReason, until deadline: Deadline) {
+    let context = evg_current().unsafelyUnwrapped
+    context.pointee.wait_text = reason.text
+    context.pointee.wait_argument = reason.argument
+    context.pointee.wait_since = evg_thread_self().pointee.now
+    context.pointee.state = UInt8(EVG_PARKED)
+    greenlet.waiting = context
+    if deadline.isNever {
+      evg_park()
+    } else {
+      withTimer(waking: context, at: deadline) { evg_park() }
+    }
+    greenlet.waiting = nil
+    context.pointee.wait_text = nil
+  }
+
+  @inline(__always)
+  private func withTimer(
+    waking context: UnsafeMutablePointer<evg_context>, at deadline: Deadline, _ body: () -> Void
+  ) {
+    withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
+      let timer = memory.baseAddress.unsafelyUnwrapped
+      evg_timer_init(
+        timer,
+        {
+          _ = evg_wake(
+            $0.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: evg_context.self))
+        },
+        context)
+      loop.start(timer, at: deadline.nanoseconds)
+      body()
+      loop.stop(timer)
+    }
+  }
+
+  /// Waits until a descriptor watch fires.
+  ///
+  /// - Parameter io: Made with `evg_io_init`, not active; its `context` is NULL while nobody waits.
+  @inline(__always)
+  package func wait(
+    for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline
+  ) throws -> Bool {
+    try wait(reason, until: deadline) { node in
+      io.pointee.context = UnsafeMutableRawPointer(node)
+      loop.start(io)
+    } delist: { _ in
+      loop.stop(io)
+      io.pointee.context = nil
+    }
+  }
+}
+
+/// What fires when a descriptor watch that ``Hub/wait(for:_:until:)`` started is ready.
+package let ioIsReady: @convention(c) (UnsafeMutablePointer<evg_io>, Int32) -> Void = { io, _ in
+  let node = io.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: WaitNode.self)
+  io.pointee.context = nil
+  node.signal()
+}
+
+package protocol WaitListOwner: AnyObject {
+  var waiters: WaitList { get set }
+}
+
+let foreignThreadAdvice =
+  "this object belongs to the hub of another thread. Reach that hub through its mailbox: "
+  + "let mailbox = hub.mailbox there, mailbox.post { } here"
+
+extension Hub {
+  /// Ends the program with advice if another thread calls.
+  @inline(__always)
+  package func checkIsCurrent() {
+    if !isCurrent { fatal(foreignThreadAdvice) }
+  }
+}

@@ -1,0 +1,308 @@
+// Evergreen: the hub, which runs the loop of a thread and decides who runs next.
+// SPDX-License-Identifier: MIT
+//
+// How a thread's greenlets share it:
+//
+// 1. Whoever must wait marks itself parked and leaves (`evg_park`). Control goes straight to the
+//    next ready greenlet; the hub is not involved.
+// 2. Only when nobody is ready, or when the budget of runs is spent, control goes to the hub,
+//    which has a stack of its own. It looks at the loop, without waiting if somebody is ready.
+// 3. Callbacks of the loop never run user code. They make greenlets ready, in the order of the
+//    events, behind those that were ready before.
+//
+// The budget is what keeps a greenlet that only yields, or a socket that is always ready, from
+// starving timers and others. Looking at the loop costs a system call, some 300 ns, so it is not
+// done after each round of the queue but after 256 runs or about a millisecond, whichever comes
+// first: the budget shrinks while runs are long and grows back while they are short.
+//
+// The deadlock: nobody is ready, nothing is watched, no thread and no signal can come. Then the
+// main greenlet gets `LoopExit`.
+
+import CGreenlet
+public import EventLoop
+import Greenlets
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// The scheduler of one thread: a libev loop and the greenlets that it drives.
+///
+/// A thread gets its hub when it first needs one; nobody has to start it. The code that was there
+/// before is the thread's main greenlet. A hub, its greenlets, and all that is made on it stay on
+/// that thread; the door for other threads is ``mailbox``.
+///
+/// > gevent: `gevent.hub.Hub`.
+public final class Hub {
+  package let loop: any LoopInterface
+  /// The libev loop, for watchers of one's own. Their callbacks run on the hub and must not block.
+  public let eventLoop: Loop
+  /// The thread's own code.
+  public private(set) var main: AnyGreenlet!
+  let mail: MailboxCore
+  let thread = pthread_self()
+  private var context: UnsafeMutablePointer<evg_context>!
+  private var budget: Int32 = Hub.mostRuns
+  private(set) var isEnding = false
+
+  /// Stack bytes of greenlets that do not ask for another size; a power of two, 32 KiB to 1 GiB.
+  ///
+  /// The memory is reserved, not used: a greenlet costs the pages that it touches. Decoding JSON
+  /// takes some 60 KiB, so think twice before making it smaller than 128 KiB.
+  public var stackSize = 256 * 1024
+
+  /// Called with each error that ends a greenlet, but ``GreenletExit``; prints it by default.
+  ///
+  /// Runs in the greenlet that failed. What it throws is printed.
+  public var onError: (_ greenlet: AnyGreenlet, _ error: any Error) throws -> Void = { _, _ in }
+
+  /// Wakers that the loop does not see: jobs of thread pools, signal handlers. While there are any
+  /// the hub waits for them instead of calling it a deadlock.
+  package var externalWakers = 0
+  /// Timers of waits for the end, which do not keep the end from coming.
+  var ownTimers = 0
+  /// What higher floors keep per hub.
+  package var attachments: [ObjectIdentifier: AnyObject] = [:]
+  /// Room for a system call to write into, for the time until the next switch.
+  package private(set) lazy var scratch: UnsafeMutableRawBufferPointer = {
+    hasScratch = true
+    return .allocate(byteCount: 64 * 1024, alignment: 16)
+  }()
+  private var hasScratch = false
+  /// System calls that may succeed without a wait before others get a turn.
+  package var ioBudget = Hub.mostIO
+  var idlers = WaitList()
+  var endWaiters = WaitList()
+  var serials: UInt64 = 0
+  var watchdog: Watchdog.Entry?
+  var signalHandlers: [ObjectIdentifier: SignalHandler] = [:]
+  private var lastTrim: UInt64 = 0
+
+  private static let mostRuns: Int32 = 256
+  private static let mostIO = 64
+  private static let longestSlice: UInt64 = 1_000_000  // nanoseconds
+  private static let warmStacks = 64
+
+  // MARK: The hub of this thread
+
+  /// The hub of the calling thread, made now if there is none.
+  ///
+  /// - Precondition: The caller is no task of Swift's cooperative pool: its threads belong to
+  ///   Swift. From `async` code, give the work to a thread that has a hub, or use
+  ///   ``withHub(_:)`` on a thread of your own.
+  public static var current: Hub {
+    @inline(__always) get { currentIfAny ?? makeCurrent() }
+  }
+
+  /// The hub of the calling thread, or `nil` if it has none yet.
+  public static var currentIfAny: Hub? {
+    @inline(__always) get {
+      evg_thread_self().pointee.hub_object.map {
+        Unmanaged<Hub>.fromOpaque($0).takeUnretainedValue()
+      }
+    }
+  }
+
+  @inline(never)
+  private static func makeCurrent() -> Hub {
+    if evg_in_task() {
+      fatal(
+        "a task of Swift's cooperative pool may not block, so greenlets cannot run here. "
+          + "Run this code in a plain function on a thread of your own, or in Hub.withHub { } there"
+      )
+    }
+    return attach(loop: nil)
+  }
+
+  private static func attach(loop: (any LoopInterface)?) -> Hub {
+    attachThread()
+    let eventLoop: Loop
+    do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
+    let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
+    evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
+    evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
+    return hub
+  }
+
+  /// Gives the calling thread a hub for the time of `body`, then kills what is left and frees it.
+  ///
+  /// For threads that are not the hub's for good: worker threads, tests. Code that already has a
+  /// hub just runs `body` on that.
+  ///
+  /// - Throws: What `body` throws.
+  public static func withHub<R>(_ body: (Hub) throws -> R) rethrows -> R {
+    try withHub(loop: nil, body)
+  }
+
+  /// The same over a loop that stands in for libev's.
+  ///
+  /// - Parameter inspecting: Is told what was left after all greenlets had ended.
+  package static func withHub<R>(
+    loop: (any LoopInterface)?, inspecting: ((HubRemains) -> Void)? = nil,
+    _ body: (Hub) throws -> R
+  ) rethrows -> R {
+    if let hub = currentIfAny { return try body(hub) }
+    let hub = attach(loop: loop)
+    defer { hub.end(inspecting) }
+    return try body(hub)
+  }
+
+  private init(loop: any LoopInterface, eventLoop: Loop) {
+    self.loop = loop
+    self.eventLoop = eventLoop
+    mail = MailboxCore(loop: loop)
+    main = AnyGreenlet(mainOf: self)
+    context = evg_context_new(
+      { Unmanaged<Hub>.fromOpaque($0.pointee.object!).takeUnretainedValue().run() },
+      Unmanaged.passUnretained(self).toOpaque(), 256 * 1024)
+    onError = { greenlet, error in warn("\(greenlet) failed: \(error)") }
+    installAccessReport()
+    Watchdog.watch(self)
+  }
+
+  /// Whether the calling code runs on this hub's thread.
+  public var isCurrent: Bool {
+    evg_thread_self().pointee.hub_object == Unmanaged.passUnretained(self).toOpaque()
+  }
+
+  // MARK: Running
+
+  /// What the hub's own context does, all its life.
+  private func run() {
+    while !isEnding {
+      evg_run_ready(budget)
+      if isEnding { break }
+      if evg_thread_self().pointee.ready_head != nil {
+        pollBetweenRuns()
+      } else {
+        pollForWork()
+      }
+      evg_thread_self().pointee.now = loop.now
+      if mail.hasMail { deliverMail() }
+    }
+    evg_current()!.pointee.successor = main.context
+  }
+
+  private func pollBetweenRuns() {
+    let before = loop.now
+    loop.poll(wait: false)
+    let slice = loop.now &- before
+    if slice > Hub.longestSlice {
+      budget = max(1, Int32(UInt64(budget) * Hub.longestSlice / slice))
+    } else if budget < Hub.mostRuns {
+      budget = min(Hub.mostRuns, budget * 2)
+    }
+  }
+
+  private func pollForWork() {
+    if !idlers.isEmpty {
+      loop.poll(wait: false)
+      if evg_thread_self().pointee.ready_head == nil { idlers.signalFirst() }
+      return
+    }
+    let mayBeWoken = externalWakers > 0 || mail.isHeld
+    if loop.referenceCount <= ownTimers && !mayBeWoken && !mail.hasMail {
+      nothingLeft()
+      return
+    }
+    trimStacks()
+    loop.holdOpen(mayBeWoken)
+    watchdog?.isWaiting.store(true, ordering: .relaxed)
+    loop.poll(wait: true)
+    watchdog?.isWaiting.store(false, ordering: .relaxed)
+  }
+
+  /// Nothing is ready and nothing can come.
+  private func nothingLeft() {
+    if !endWaiters.isEmpty {
+      endWaiters.signalAll()
+      return
+    }
+    let exit = LoopExit(report: report())
+    guard main.interrupt(with: exit) else {
+      fatal("the main greenlet has left by hand and nothing can wake it.\n\(exit.report)")
+    }
+  }
+
+  private func trimStacks() {
+    guard evg_stacks_warm() > Hub.warmStacks, loop.now &- lastTrim > 1_000_000_000 else { return }
+    if evg_stacks_trim(Hub.warmStacks, 1024) < 1024 { lastTrim = loop.now }
+  }
+
+  /// Before each system call that may succeed at once: when there have been many in a row, lets
+  /// the loop and the others have a turn, so that a peer that is always ready starves nobody.
+  ///
+  /// - Throws: What is due in the caller, which has lost nothing yet.
+  @inline(__always)
+  package func chargeIO() throws {
+    ioBudget -= 1
+    if ioBudget < 0 { try yieldAfterIO() }
+  }
+
+  @inline(never)
+  private func yieldAfterIO() throws {
+    ioBudget = Hub.mostIO
+    evg_thread_self().pointee.budget = 0  // by way of the loop
+    try Greenlet.yield()
+  }
+
+  // MARK: The end
+
+  /// Kills all greenlets, lets them finish, and frees what the thread holds for them.
+  private func end(_ inspecting: ((HubRemains) -> Void)? = nil) {
+    guard !isEnding, isCurrent else { return }
+    unwindAll()
+    for handler in signalHandlers.values { handler.detach() }
+    signalHandlers = [:]
+    inspecting?(HubRemains(of: self))
+    Watchdog.unwatch(self)
+    mail.close()
+    isEnding = true
+    // The hub's context sees that it is to end, and hands over to this one for the last time.
+    evg_current()!.pointee.state = UInt8(EVG_SUSPENDED)
+    evg_switch(context)
+    main.finishMain()
+    evg_set_hub(nil, nil)
+    attachments = [:]
+    if hasScratch { scratch.deallocate() }
+    loop.destroy()
+    eventLoop.destroy()
+    let holdsRaw = evg_thread_self().pointee.raw_object != nil
+    if !holdsRaw { evg_detach() }
+    Unmanaged.passUnretained(self).release()
+  }
+
+  /// A greenlet that swallows its kill and blocks again is killed again, a hundred times at most.
+  private func unwindAll() {
+    for _ in 0..<100 {
+      let victims = greenlets.filter { $0 !== main && !$0.isReady }
+      if victims.isEmpty { return }
+      for victim in victims { victim.interruptForEnd() }
+      try? Greenlet.yield()
+    }
+    let stubborn = greenlets.filter { $0 !== main && !$0.isReady }
+    warn(
+      "a hub ends while greenlets refuse to: " + stubborn.map(\.description).joined(separator: ", ")
+    )
+  }
+}
+
+/// What is left when a hub's greenlets have ended: nothing, if all is well.
+package struct HubRemains: Sendable {
+  /// Contexts beside the main one and the hub's.
+  package let contexts: Int
+  /// Stacks in use beside the hub's.
+  package let stacks: Int
+  /// Timers, descriptor watches and other referenced watchers that are active.
+  package let watches: Int
+
+  init(of hub: Hub) {
+    let thread = evg_thread_self()
+    contexts = Int(thread.pointee.live) - 1
+    stacks = max(0, Int(thread.pointee.stacks_in_use) - 1)
+    watches = hub.loop.referenceCount
+  }
+}

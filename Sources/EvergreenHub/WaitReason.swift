@@ -1,0 +1,28 @@
+// Evergreen: what a parked greenlet waits for, said so cheaply that every park can say it.
+// SPDX-License-Identifier: MIT
+
+import CGreenlet
+
+/// A text that lives for ever and perhaps a number: "sleep", "readable descriptor 7".
+package struct WaitReason: CustomStringConvertible {
+  let text: UnsafePointer<CChar>
+  let argument: Int64
+
+  /// - Parameter text: A literal in ASCII.
+  @inline(__always)
+  package init(_ text: StaticString, _ argument: Int64 = Int64(EVG_NO_ARGUMENT)) {
+    self.text = UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
+    self.argument = argument
+  }
+
+  init?(of context: UnsafeMutablePointer<evg_context>) {
+    guard let text = context.pointee.wait_text else { return nil }
+    self.text = text
+    argument = context.pointee.wait_argument
+  }
+
+  package var description: String {
+    let text = String(cString: text)
+    return argument == Int64(EVG_NO_ARGUMENT) ? text : "\(text) \(argument)"
+  }
+}

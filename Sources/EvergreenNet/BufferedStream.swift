@@ -1,0 +1,201 @@
+// Evergreen: reading a stream by lines, delimiters and counts, and writing it in few calls.
+// SPDX-License-Identifier: MIT
+
+import EvergreenHub
+
+/// A socket with buffers in front of it.
+///
+/// ```swift
+/// let stream = BufferedStream(socket)
+/// while let line = try stream.readLine() { try stream.writeAll("\(line)\n"); try stream.flush() }
+/// ```
+///
+/// One greenlet may read while another writes. What the stream has read ahead is its own: do not
+/// read from the socket beside it.
+///
+/// > gevent: `socket.makefile()`.
+public final class BufferedStream {
+  public let socket: Socket
+  private let chunk: Int
+  private var input: [UInt8] = []
+  private var start = 0
+  private var isAtEnd = false
+  private var output: [UInt8] = []
+
+  /// - Parameters:
+  ///   - socket: A connected stream.
+  ///   - bufferSize: How many bytes are asked for at a time, and kept before they are sent.
+  public init(_ socket: Socket, bufferSize: Int = 16 * 1024) {
+    precondition(bufferSize > 0, "a buffer cannot have \(bufferSize) bytes")
+    self.socket = socket
+    chunk = bufferSize
+  }
+
+  /// Bytes that were received and not read yet.
+  public var bufferedCount: Int { input.count - start }
+
+  // MARK: Reading
+
+  /// What is there, at most `count` bytes; `nil` at the end of the stream.
+  ///
+  /// > Switch point: Yes, unless there is something in the buffer.
+  public func read(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
+    precondition(count > 0, "cannot read up to \(count) bytes")
+    let deadline = socket.deadline(timeout)
+    if bufferedCount == 0, try !fill(until: deadline) { return nil }
+    return take(min(count, bufferedCount))
+  }
+
+  /// Exactly so many bytes.
+  ///
+  /// - Throws: ``EndOfStream`` if the stream ends before; what has come stays in the buffer.
+  ///
+  /// > Switch point: Yes, unless they are in the buffer.
+  public func read(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
+    precondition(count >= 0, "cannot read \(count) bytes")
+    let deadline = socket.deadline(timeout)
+    while bufferedCount < count {
+      guard try fill(until: deadline) else {
+        throw EndOfStream(wanted: count, received: bufferedCount)
+      }
+    }
+    return take(count)
+  }
+
+  /// All bytes until `delimiter`, which is read as well but not returned.
+  ///
+  /// - Parameters:
+  ///   - limit: How many bytes there may be before the delimiter.
+  /// - Returns: The bytes; `nil` if the stream has ended and nothing was left.
+  /// - Throws: ``LimitExceeded``; ``EndOfStream`` if the stream ends between. In both cases what
+  ///   has come stays in the buffer.
+  ///
+  /// > Switch point: Yes, unless the delimiter is in the buffer.
+  public func read(
+    until delimiter: [UInt8], limit: Int = 64 * 1024, timeout: Duration? = nil
+  ) throws -> [UInt8]? {
+    precondition(!delimiter.isEmpty, "an empty delimiter delimits nothing")
+    let deadline = socket.deadline(timeout)
+    var searched = 0  // bytes behind `start` at which no delimiter begins
+    while true {
+      if let found = find(delimiter, from: searched) {
+        if found > limit { throw LimitExceeded(limit: limit) }
+        let bytes = take(found)
+        start += delimiter.count
+        return bytes
+      }
+      searched = max(0, bufferedCount - delimiter.count + 1)
+      if searched > limit { throw LimitExceeded(limit: limit) }
+      guard try fill(until: deadline) else {
+        if bufferedCount == 0 { return nil }
+        throw EndOfStream(wanted: nil, received: bufferedCount)
+      }
+    }
+  }
+
+  /// The next line, without its `\n` or `\r\n`. The last one may lack it.
+  ///
+  /// - Parameter limit: How many bytes a line may have.
+  /// - Returns: The line, as UTF-8 with repairs; `nil` at the end of the stream.
+  /// - Throws: ``LimitExceeded``.
+  ///
+  /// > Switch point: Yes, unless a line is in the buffer.
+  public func readLine(limit: Int = 64 * 1024, timeout: Duration? = nil) throws -> String? {
+    var bytes: [UInt8]
+    do {
+      guard let line = try read(until: [UInt8(ascii: "\n")], limit: limit, timeout: timeout) else {
+        return nil
+      }
+      bytes = line
+    } catch is EndOfStream {
+      bytes = take(bufferedCount)
+      if bytes.count > limit { throw LimitExceeded(limit: limit) }
+    }
+    if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
+  private func take(_ count: Int) -> [UInt8] {
+    defer {
+      start += count
+      if start == input.count {
+        input.removeAll(keepingCapacity: input.capacity <= 4 * chunk)
+        start = 0
+      }
+    }
+    return [UInt8](input[start..<start + count])
+  }
+
+  private func find(_ delimiter: [UInt8], from searched: Int) -> Int? {
+    let bytes = input[start...]
+    guard bytes.count >= delimiter.count else { return nil }
+    let last = bytes.endIndex - delimiter.count
+    var index = bytes.startIndex + searched
+    while index <= last {
+      guard let hit = bytes[index...last].firstIndex(of: delimiter[0]) else { return nil }
+      if bytes[hit..<hit + delimiter.count].elementsEqual(delimiter) { return hit - start }
+      index = hit + 1
+    }
+    return nil
+  }
+
+  /// Receives more. False at the end of the stream.
+  private func fill(until deadline: Deadline) throws -> Bool {
+    if isAtEnd { return false }
+    if start > 0, start >= input.count / 2 {
+      input.removeFirst(start)
+      start = 0
+    }
+    let room = socket.descriptor.hub.scratch
+    let size = min(chunk, room.count)
+    let received = try socket.receiveRaw(
+      UnsafeMutableRawBufferPointer(rebasing: room[..<size]), deadline)
+    if received == 0 {
+      isAtEnd = true
+      return false
+    }
+    input.append(contentsOf: room[..<received])
+    return true
+  }
+
+  // MARK: Writing
+
+  /// Keeps bytes to be sent, and sends when there are enough of them.
+  ///
+  /// > Switch point: Yes, if the buffer is full.
+  public func writeAll(_ bytes: [UInt8], timeout: Duration? = nil) throws {
+    output.append(contentsOf: bytes)
+    if output.count >= chunk { try flush(timeout: timeout) }
+  }
+
+  /// Keeps a text to be sent as UTF-8.
+  ///
+  /// > Switch point: Yes, if the buffer is full.
+  public func writeAll(_ text: String, timeout: Duration? = nil) throws {
+    output.append(contentsOf: text.utf8)
+    if output.count >= chunk { try flush(timeout: timeout) }
+  }
+
+  /// Sends what is kept. If that fails, it is lost: nobody knows how much has gone.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all.
+  public func flush(timeout: Duration? = nil) throws {
+    if output.isEmpty { return }
+    let bytes = output
+    output.removeAll(keepingCapacity: true)
+    try socket.sendAll(bytes, timeout: timeout)
+  }
+
+  /// Closes the socket. What was not flushed is lost.
+  public func close() { socket.close() }
+}
+
+/// A line or a message was longer than the reader allows.
+public struct LimitExceeded: Error, Hashable, Sendable, CustomStringConvertible {
+  /// How many bytes were allowed.
+  public let limit: Int
+
+  public var description: String {
+    "more than the allowed \(limit) bytes came before the delimiter"
+  }
+}

@@ -1,0 +1,194 @@
+// Evergreen: names and addresses.
+// SPDX-License-Identifier: MIT
+
+import EventLoop
+public import EvergreenHub
+public import EvergreenSync
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// Answers which addresses a name has, and which name an address has.
+///
+/// A resolver is asked only what needs one: numeric addresses are answered before.
+public protocol Resolver: AnyObject {
+  /// The addresses of `host`, the best first, each with `port`.
+  ///
+  /// - Throws: ``ResolverError``; what is thrown into the caller while it waits.
+  ///
+  /// > Switch point: Yes.
+  func addresses(of host: String, port: UInt16, family: SocketAddress.Family?) throws
+    -> [SocketAddress]
+
+  /// The name of the host and of the service at `address`.
+  ///
+  /// > Switch point: Yes.
+  func name(of address: SocketAddress) throws -> (host: String, service: String)
+}
+
+/// A look-up that failed: `look up no.such.host: Name or service not known`.
+public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// What was looked up.
+  public let subject: String
+  /// The `EAI_` code of `getaddrinfo(3)`.
+  public let code: Int32
+  private let message: String
+
+  package init(subject: String, code: Int32, errno: Int32 = 0) {
+    self.subject = subject
+    self.code = code
+    message =
+      code == EAI_SYSTEM ? Errno(rawValue: errno).description : String(cString: gai_strerror(code))
+  }
+
+  /// The name does not exist, or has no address of the family that was asked for.
+  public var isNotFound: Bool {
+    #if os(Linux)
+    code == EAI_NONAME || code == EAI_NODATA
+    #else
+    code == EAI_NONAME
+    #endif
+  }
+
+  /// Worth another try later: a server did not answer.
+  public var isTransient: Bool { code == EAI_AGAIN }
+
+  public var description: String { "look up \(subject): \(message)" }
+
+  #if os(Linux)
+  private var EAI_NODATA: Int32 { -5 }  // glibc shows it with _GNU_SOURCE only
+  #endif
+}
+
+/// Asks the C library, on threads: its answers are the system's, whatever that is configured to ask.
+///
+/// A look-up that is killed or timed out is left to end by itself; its answer is dropped.
+///
+/// > gevent: `gevent.resolver.thread.Resolver`.
+public final class ThreadPoolResolver: Resolver {
+  private let pool: ThreadPool
+
+  /// - Parameter pool: Where the look-ups run. Its size is how many names are looked up at a time.
+  public init(pool: ThreadPool) { self.pool = pool }
+
+  /// For whoever needs no pool of his own; look-ups do not compete with other work for threads.
+  static let sharedPool = ThreadPool(maxThreads: 16)
+
+  public func addresses(
+    of host: String, port: UInt16, family: SocketAddress.Family?
+  ) throws -> [SocketAddress] {
+    let wanted = family?.rawValue ?? AF_UNSPEC
+    return try pool.run { try lookUp(host, port, wanted) }
+  }
+
+  public func name(of address: SocketAddress) throws -> (host: String, service: String) {
+    try pool.run { try nameOf(address) }
+  }
+}
+
+private func lookUp(_ host: String, _ port: UInt16, _ family: Int32) throws -> [SocketAddress] {
+  var hints = addrinfo()
+  hints.ai_family = family
+  #if os(Linux)
+  hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+  #else
+  hints.ai_socktype = SOCK_STREAM
+  #endif
+  var list: UnsafeMutablePointer<addrinfo>?
+  let code = getaddrinfo(host, String(port), &hints, &list)
+  guard code == 0 else { throw ResolverError(subject: host, code: code, errno: errno) }
+  defer { freeaddrinfo(list) }
+  var found: [SocketAddress] = []
+  var entry = list
+  while let one = entry {
+    if let pointer = one.pointee.ai_addr,
+      let address = SocketAddress(pointer, length: one.pointee.ai_addrlen),
+      !found.contains(address)
+    {
+      found.append(address)
+    }
+    entry = one.pointee.ai_next
+  }
+  return found
+}
+
+private func nameOf(_ address: SocketAddress) throws -> (host: String, service: String) {
+  var host = [CChar](repeating: 0, count: 1025)  // NI_MAXHOST
+  var service = [CChar](repeating: 0, count: 32)  // NI_MAXSERV
+  let code = address.withSockaddr {
+    getnameinfo(
+      $0, $1, &host, socklen_t(host.count), &service, socklen_t(service.count), 0)
+  }
+  guard code == 0 else { throw ResolverError(subject: "\(address)", code: code, errno: errno) }
+  return (text(host), text(service))
+}
+
+private func text(_ characters: [CChar]) -> String {
+  String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+extension Hub {
+  /// Answers the look-ups of this hub's greenlets. Replace it with your own.
+  ///
+  /// > gevent: `hub.resolver`.
+  public var resolver: any Resolver {
+    get {
+      if let slot = attachments[ResolverSlot.key] as? ResolverSlot { return slot.resolver }
+      let resolver = ThreadPoolResolver(pool: ThreadPoolResolver.sharedPool)
+      self.resolver = resolver
+      return resolver
+    }
+    set { attachments[ResolverSlot.key] = ResolverSlot(newValue) }
+  }
+}
+
+private final class ResolverSlot {
+  static var key: ObjectIdentifier { ObjectIdentifier(ResolverSlot.self) }
+  let resolver: any Resolver
+
+  init(_ resolver: any Resolver) { self.resolver = resolver }
+}
+
+extension SocketAddress {
+  /// The addresses of a host, the best first.
+  ///
+  /// - Parameters:
+  ///   - host: A name, or a numeric address, which is answered at once.
+  ///   - port: What the addresses are given as their port.
+  ///   - family: Only those of this family; `nil` for all.
+  ///   - timeout: The longest wait; `nil` waits as long as the resolver does.
+  /// - Throws: ``ResolverError``; a ``Timeout``; what is thrown into the caller while it waits.
+  ///
+  /// > Switch point: Yes, unless `host` is numeric. The C function is `getaddrinfo(3)`.
+  ///
+  /// > gevent: `gevent.socket.getaddrinfo(host, port)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public static func resolve(
+    _ host: String, port: UInt16, family: Family? = nil, timeout: Duration? = nil
+  ) throws -> [SocketAddress] {
+    if let address = try? HostAndPort(host, port: port).address {
+      guard family == nil || address.family == family else {
+        throw ResolverError(subject: host, code: EAI_NONAME)
+      }
+      return [address]
+    }
+    let resolver = Hub.current.resolver
+    return try withTimeout(timeout) {
+      try resolver.addresses(of: host, port: port, family: family)
+    }
+  }
+
+  /// The name of the host and of the service at this address.
+  ///
+  /// > Switch point: Yes. The C function is `getnameinfo(3)`.
+  ///
+  /// > gevent: `gevent.socket.getnameinfo(sockaddr, flags)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public func lookUpName(timeout: Duration? = nil) throws -> (host: String, service: String) {
+    let resolver = Hub.current.resolver
+    return try withTimeout(timeout) { try resolver.name(of: self) }
+  }
+}

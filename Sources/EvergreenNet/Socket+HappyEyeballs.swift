@@ -1,0 +1,117 @@
+// Evergreen: connecting to a name that has several addresses, after RFC 8305.
+// SPDX-License-Identifier: MIT
+//
+// 1. The families take turns in the order of the attempts, beginning with that of the resolver's
+//    first answer.
+// 2. Each attempt has a greenlet. The next one begins when the one before has failed, or after a
+//    quarter of a second.
+// 3. The first that is connected wins. The others are killed, and their sockets closed, whichever
+//    way this call ends.
+
+import EventLoop
+import EvergreenHub
+import EvergreenSync
+
+extension Socket {
+  /// A socket connected to a host.
+  ///
+  /// - Parameters:
+  ///   - host: A name or a numeric address.
+  ///   - port: The TCP port.
+  ///   - timeout: For the look-up and all attempts together; `nil` sets no limit.
+  /// - Throws: The ``SocketError`` of the first attempt if all fail; ``ResolverError``; a
+  ///   ``SocketError`` whose `isTimeout` is true; what is thrown into the caller while it waits.
+  ///
+  /// > Switch point: Yes.
+  ///
+  /// > gevent: `gevent.socket.create_connection`, which tries one address after the other.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public static func connect(
+    host: String, port: UInt16, timeout: Duration? = nil
+  ) throws -> Socket {
+    let late = SocketError(.connect, .timedOut, nil, explanation: "\(host):\(port) took too long")
+    return try withTimeout(timeout, throwing: late) {
+      let addresses = try SocketAddress.resolve(host, port: port)
+      return try connect(toAnyOf: addresses)
+    }
+  }
+
+  /// A socket connected to the first of several addresses that answers.
+  ///
+  /// - Parameters:
+  ///   - addresses: The best first; not empty.
+  ///   - delay: How long one attempt is alone before the next begins.
+  ///
+  /// > Switch point: Yes.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public static func connect(
+    toAnyOf addresses: [SocketAddress], delay: Duration = .milliseconds(250)
+  ) throws -> Socket {
+    precondition(!addresses.isEmpty, "there is no address to connect to")
+    if addresses.count == 1 { return try connect(to: addresses[0]) }
+    let race = Race()
+    defer { race.end() }
+    for address in alternatingFamilies(addresses) {
+      race.progress.clear()
+      race.start(address)
+      try race.progress.wait(timeout: delay)
+      if let winner = race.takeWinner() { return winner }
+    }
+    while race.running > 0 {
+      race.progress.clear()
+      try race.progress.wait()
+      if let winner = race.takeWinner() { return winner }
+    }
+    throw race.firstError!
+  }
+}
+
+private final class Race {
+  /// Set when an attempt has ended, whichever way.
+  let progress = Event()
+  private var attempts: [AnyGreenlet] = []
+  private var winner: Socket?
+  private var isOver = false
+  private(set) var running = 0
+  private(set) var firstError: (any Error)?
+
+  func start(_ address: SocketAddress) {
+    running += 1
+    let attempt = spawn { [self] in
+      defer {
+        running -= 1
+        progress.set()
+      }
+      do {
+        let socket = try Socket.connect(to: address)
+        if winner == nil && !isOver { winner = socket } else { socket.close() }
+      } catch let error as SocketError {
+        if firstError == nil { firstError = error }
+      }
+    }
+    attempts.append(attempt)
+  }
+
+  func takeWinner() -> Socket? {
+    defer { winner = nil }
+    return winner
+  }
+
+  func end() {
+    isOver = true
+    winner?.close()
+    for attempt in attempts { _ = try? attempt.kill(waiting: false) }
+  }
+}
+
+/// The families in turn, each in its own order.
+package func alternatingFamilies(_ addresses: [SocketAddress]) -> [SocketAddress] {
+  let first = addresses.filter { $0.family == addresses[0].family }
+  let second = addresses.filter { $0.family != addresses[0].family }
+  var result: [SocketAddress] = []
+  for index in 0..<max(first.count, second.count) {
+    if index < first.count { result.append(first[index]) }
+    if index < second.count { result.append(second[index]) }
+  }
+  return result
+}

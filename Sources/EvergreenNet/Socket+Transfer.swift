@@ -1,0 +1,315 @@
+// Evergreen: sending and receiving.
+// SPDX-License-Identifier: MIT
+//
+// `receive(upTo:)` returns an array of the right size. Where the sizes are not known to be large, it
+// lets the kernel write into a buffer of the hub and copies: a 64 KiB array for 64 bytes costs more
+// than the copy.
+
+import CSockets
+import EvergreenHub
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+extension Socket {
+  // MARK: Receiving
+
+  /// Waits for data and takes what is there.
+  ///
+  /// - Parameters:
+  ///   - count: At most so many bytes, 1 or more.
+  ///   - timeout: The longest wait; `nil` for the socket's ``timeout``.
+  /// - Returns: One byte or more; for a datagram socket one datagram, perhaps empty. `nil` when the
+  ///   peer has ended its direction of the stream.
+  /// - Throws: ``SocketError``; ``ConcurrentUse``; what is thrown into the caller while it waits,
+  ///   and then nothing was taken.
+  ///
+  /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
+  public func receive(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
+    precondition(count > 0, "cannot receive up to \(count) bytes")
+    let deadline = deadline(timeout)
+    let room = descriptor.hub.scratch
+    if count <= room.count, count <= 1024 || lastReceived < count / 2 {
+      let received = try receiveRaw(
+        UnsafeMutableRawBufferPointer(rebasing: room[..<count]), deadline)
+      lastReceived = received
+      if received == 0, shortReadsDrain { return nil }
+      return [UInt8](room[..<received])
+    }
+    let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+      filled = try receiveRaw(UnsafeMutableRawBufferPointer(buffer), deadline)
+    }
+    lastReceived = bytes.count
+    return bytes.isEmpty && shortReadsDrain ? nil : bytes
+  }
+
+  /// Waits for data and writes it to `buffer`.
+  ///
+  /// - Returns: How many bytes; 0 at the end of the stream.
+  ///
+  /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
+  public func receive(
+    into buffer: UnsafeMutableRawBufferPointer, timeout: Duration? = nil
+  ) throws -> Int {
+    try receiveRaw(buffer, deadline(timeout))
+  }
+
+  /// Waits for data and writes it to the beginning of `span`.
+  ///
+  /// - Returns: How many bytes; 0 at the end of the stream.
+  ///
+  /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
+  public func receive(into span: inout MutableRawSpan, timeout: Duration? = nil) throws -> Int {
+    let deadline = deadline(timeout)
+    return try span.withUnsafeMutableBytes { try receiveRaw($0, deadline) }
+  }
+
+  /// Receives exactly so many bytes.
+  ///
+  /// - Throws: ``EndOfStream`` if the stream ends before; what was received until then is lost.
+  ///
+  /// > Switch point: Yes, unless the data is there.
+  public func receive(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
+    let deadline = deadline(timeout)
+    return try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+      let buffer = UnsafeMutableRawBufferPointer(buffer)
+      while filled < count {
+        let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<count])
+        let received = try receiveRaw(rest, deadline)
+        if received == 0 { throw EndOfStream(wanted: count, received: filled) }
+        filled += received
+      }
+    }
+  }
+
+  /// Waits for data and returns it without taking it.
+  ///
+  /// > Switch point: Yes, unless data is there. The C function is `recv(2)` with `MSG_PEEK`.
+  public func peek(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
+    let deadline = deadline(timeout)
+    let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+      filled = try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) {
+        recv($0, buffer.baseAddress, count, Int32(MSG_PEEK))
+      }
+    }
+    return bytes.isEmpty && shortReadsDrain ? nil : bytes
+  }
+
+  @inline(__always)
+  func receiveRaw(_ buffer: UnsafeMutableRawBufferPointer, _ deadline: Deadline) throws -> Int {
+    let received = try descriptor.perform(
+      .receive, .read, until: deadline, waitsFirst: descriptor.isDrained, about: peerIfKnown
+    ) { recv($0, buffer.baseAddress, buffer.count, 0) }
+    // The end of the stream stays readable: the next receive need not wait for it.
+    descriptor.isDrained = shortReadsDrain && received < buffer.count && received > 0
+    return received
+  }
+
+  // MARK: Sending
+
+  /// Sends as much as the kernel takes, after waiting until it takes something.
+  ///
+  /// - Returns: How many bytes it has taken, 1 or more unless `bytes` is empty.
+  ///
+  /// > Switch point: Yes, unless the kernel has room. The C function is `send(2)`.
+  public func send(_ bytes: UnsafeRawBufferPointer, timeout: Duration? = nil) throws -> Int {
+    try sendRaw(bytes, deadline(timeout))
+  }
+
+  /// Sends as much as the kernel takes; see ``send(_:timeout:)-(UnsafeRawBufferPointer,_)``.
+  public func send(_ bytes: [UInt8], timeout: Duration? = nil) throws -> Int {
+    try bytes.withUnsafeBytes { try send($0, timeout: timeout) }
+  }
+
+  /// Sends all of it.
+  ///
+  /// - Parameter timeout: For the whole of it; `nil` for the socket's ``timeout``.
+  /// - Throws: ``SocketError``; what is thrown into the caller while it waits. Then a part may have
+  ///   been sent, and the stream is of no use to a protocol that counts bytes.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all. The C function is `send(2)`.
+  public func sendAll(_ bytes: UnsafeRawBufferPointer, timeout: Duration? = nil) throws {
+    let deadline = deadline(timeout)
+    var sent = try sendRaw(bytes, deadline)
+    while sent < bytes.count {
+      sent += try sendRaw(UnsafeRawBufferPointer(rebasing: bytes[sent...]), deadline)
+    }
+  }
+
+  /// Sends all of it; see ``sendAll(_:timeout:)-(UnsafeRawBufferPointer,_)``.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all.
+  public func sendAll(_ bytes: [UInt8], timeout: Duration? = nil) throws {
+    try bytes.withUnsafeBytes { try sendAll($0, timeout: timeout) }
+  }
+
+  /// Sends all of a slice.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all.
+  public func sendAll(_ bytes: ArraySlice<UInt8>, timeout: Duration? = nil) throws {
+    try bytes.withUnsafeBytes { try sendAll($0, timeout: timeout) }
+  }
+
+  /// Sends all of a span.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all.
+  public func sendAll(_ span: RawSpan, timeout: Duration? = nil) throws {
+    try span.withUnsafeBytes { try sendAll($0, timeout: timeout) }
+  }
+
+  /// Sends a text as UTF-8.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all.
+  public func sendAll(_ text: String, timeout: Duration? = nil) throws {
+    var text = text
+    try text.withUTF8 { try sendAll(UnsafeRawBufferPointer($0), timeout: timeout) }
+  }
+
+  /// Sends several pieces as if they were one, with as few system calls as possible.
+  ///
+  /// > Switch point: Yes, unless the kernel has room for all. The C function is `sendmsg(2)`.
+  public func sendAll(pieces: [[UInt8]], timeout: Duration? = nil) throws {
+    let deadline = deadline(timeout)
+    var first = 0
+    var offset = 0
+    while first < pieces.count {
+      let sent = try withVectors(pieces, from: first, offset) { vectors in
+        var message = msghdr()
+        message.msg_iov = vectors.baseAddress
+        message.msg_iovlen = .init(vectors.count)
+        return try descriptor.perform(.send, .write, until: deadline, about: peerIfKnown) {
+          sendmsg($0, &message, noSignal)
+        }
+      }
+      offset += sent
+      while first < pieces.count, offset >= pieces[first].count {
+        offset -= pieces[first].count
+        first += 1
+      }
+    }
+  }
+
+  @inline(__always)
+  private func sendRaw(_ bytes: UnsafeRawBufferPointer, _ deadline: Deadline) throws -> Int {
+    try descriptor.perform(.send, .write, until: deadline, about: peerIfKnown) {
+      systemSend($0, bytes.baseAddress, bytes.count, noSignal)
+    }
+  }
+
+  // MARK: Datagrams
+
+  /// Waits for a datagram and says who sent it. What does not fit into `count` bytes is lost.
+  ///
+  /// > Switch point: Yes, unless one is there. The C function is `recvfrom(2)`.
+  public func receiveFrom(
+    upTo count: Int = 65_536, timeout: Duration? = nil
+  ) throws -> (bytes: [UInt8], sender: SocketAddress) {
+    let deadline = deadline(timeout)
+    let room = descriptor.hub.scratch
+    let size = min(count, room.count)
+    var sender: SocketAddress?
+    let received = try descriptor.perform(.receive, .read, until: deadline) { number in
+      let found = SocketAddress.capture { address, length in
+        recvfrom(number, room.baseAddress, size, 0, address, length)
+      }
+      sender = found.address
+      return found.result
+    }
+    return ([UInt8](room[..<received]), sender ?? .unnamedUnix)
+  }
+
+  /// Sends a datagram.
+  ///
+  /// > Switch point: Yes, unless the kernel has room. The C function is `sendto(2)`.
+  public func send(
+    _ bytes: [UInt8], to address: SocketAddress, timeout: Duration? = nil
+  ) throws {
+    let deadline = deadline(timeout)
+    _ = try descriptor.perform(.send, .write, until: deadline, about: address) { number in
+      address.withSockaddr { pointer, length in
+        sendto(number, bytes, bytes.count, noSignal, pointer, length)
+      }
+    }
+  }
+
+  // MARK: Files
+
+  /// Sends a part of an open file without copying it through the program.
+  ///
+  /// - Parameters:
+  ///   - file: A descriptor of a regular file. Its own offset does not move.
+  ///   - offset: Where to begin.
+  ///   - count: How many bytes; `nil` until the end of the file.
+  /// - Returns: How many bytes were sent; fewer than `count` if the file is shorter.
+  ///
+  /// > Switch point: Yes. Reading from the disk blocks the thread. The C function is `sendfile(2)`.
+  @discardableResult
+  public func sendFile(
+    _ file: Int32, offset: Int = 0, count: Int? = nil, timeout: Duration? = nil
+  ) throws -> Int {
+    let deadline = deadline(timeout)
+    var sent = 0
+    while sent < count ?? .max {
+      let most = min((count ?? .max) - sent, 1 << 30)
+      let step = try descriptor.perform(.sendFile, .write, until: deadline, about: peerIfKnown) {
+        evg_send_file($0, file, Int64(offset + sent), most)
+      }
+      if step == 0 { break }
+      sent += step
+    }
+    return sent
+  }
+}
+
+/// The stream ended before as many bytes had come as were asked for.
+public struct EndOfStream: Error, Hashable, Sendable, CustomStringConvertible {
+  /// How many bytes were asked for; `nil` if it was a delimiter.
+  public let wanted: Int?
+  /// How many had come.
+  public let received: Int
+
+  package init(wanted: Int?, received: Int) {
+    self.wanted = wanted
+    self.received = received
+  }
+
+  public var description: String {
+    wanted.map { "the stream ended after \(received) of \($0) bytes" }
+      ?? "the stream ended after \(received) bytes, before the delimiter"
+  }
+}
+
+#if os(Linux)
+let noSignal = Int32(MSG_NOSIGNAL)
+#else
+let noSignal: Int32 = 0x80000  // MSG_NOSIGNAL, macOS 14
+#endif
+
+private func systemSend(_ s: Int32, _ p: UnsafeRawPointer?, _ n: Int, _ flags: Int32) -> Int {
+  send(s, p, n, flags)
+}
+
+/// At most 64 of the pieces, from the `offset` of the one at `first` on, as the kernel takes them.
+private func withVectors<R>(
+  _ pieces: [[UInt8]], from first: Int, _ offset: Int,
+  _ body: (UnsafeMutableBufferPointer<iovec>) throws -> R
+) rethrows -> R {
+  // The arrays keep their storage as long as `pieces` lives, which is longer than the call.
+  try withExtendedLifetime(pieces) {
+    let end = min(pieces.count, first + 64)
+    return try withUnsafeTemporaryAllocation(of: iovec.self, capacity: end - first) { vectors in
+      for index in first..<end {
+        vectors[index - first] = pieces[index].withUnsafeBytes { bytes in
+          let skip = index == first ? offset : 0
+          return iovec(
+            iov_base: UnsafeMutableRawPointer(mutating: bytes.baseAddress.map { $0 + skip }),
+            iov_len: bytes.count - skip)
+        }
+      }
+      return try body(vectors)
+    }
+  }
+}

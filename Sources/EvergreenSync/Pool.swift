@@ -1,0 +1,132 @@
+// Evergreen: greenlets of which only so many run at a time.
+// SPDX-License-Identifier: MIT
+
+public import EvergreenHub
+public import Greenlets
+
+/// A set of greenlets with a limit: who spawns into a full pool waits.
+///
+/// ```swift
+/// let pool = Pool(size: 10)
+/// for url in urls { try pool.spawn { try fetch(url) } }
+/// try pool.join()
+/// ```
+///
+/// Belongs to the hub on which it was made.
+///
+/// > gevent: `gevent.pool.Pool`.
+public final class Pool {
+  private let slots: Semaphore
+  private var members: Set<AnyGreenlet> = []
+  private let empty = Event(isSet: true)
+
+  /// How many may run at a time; `nil` for no limit.
+  public let size: Int?
+
+  /// - Parameter size: How many may run at a time, 1 or more; `nil` for no limit.
+  public init(size: Int? = nil) {
+    precondition(size ?? 1 > 0, "a pool cannot have the size \(size ?? 0)")
+    self.size = size
+    slots = Semaphore(value: size ?? .max)
+  }
+
+  /// How many run, or are ready to.
+  public var count: Int { members.count }
+  /// How many more may be spawned before a spawner waits.
+  public var freeCount: Int { slots.value }
+  public var isFull: Bool { slots.value == 0 }
+  public var isEmpty: Bool { members.isEmpty }
+
+  /// The greenlets in it.
+  public var greenlets: [AnyGreenlet] { Array(members) }
+
+  /// Waits for a free place and spawns a greenlet in it.
+  ///
+  /// - Throws: What is thrown into the caller while it waits; then nothing was spawned.
+  ///
+  /// > Switch point: Yes, if the pool is full.
+  ///
+  /// > gevent: `Pool.spawn(function)`.
+  @discardableResult
+  public func spawn<Success>(
+    stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
+    _ body: @escaping () throws -> Success
+  ) throws -> Greenlet<Success> {
+    try slots.acquire()
+    return enroll(stackSize: stackSize, file: file, line: line, body)
+  }
+
+  /// Spawns a greenlet if there is a free place now.
+  ///
+  /// > Switch point: No.
+  public func trySpawn<Success>(
+    stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
+    _ body: @escaping () throws -> Success
+  ) -> Greenlet<Success>? {
+    guard slots.tryAcquire() else { return nil }
+    return enroll(stackSize: stackSize, file: file, line: line, body)
+  }
+
+  private func enroll<Success>(
+    stackSize: Int?, file: StaticString, line: UInt, _ body: @escaping () throws -> Success
+  ) -> Greenlet<Success> {
+    let greenlet = Greenlet(stackSize: stackSize, file: file, line: line, body)
+    members.insert(greenlet)
+    empty.clear()
+    _ = greenlet.rawLink { [unowned greenlet] in self.leave(greenlet) }
+    return greenlet.start()
+  }
+
+  private func leave(_ greenlet: AnyGreenlet) {
+    members.remove(greenlet)
+    slots.release()
+    if members.isEmpty { empty.set() }
+  }
+
+  /// Waits until there is a free place; does not take it.
+  ///
+  /// - Returns: Whether there is one; `false` if `timeout` ran out first.
+  ///
+  /// > Switch point: Yes, if the pool is full.
+  @discardableResult
+  public func waitAvailable(timeout: Duration? = nil) throws -> Bool {
+    guard try slots.acquire(timeout: timeout) else { return false }
+    slots.release()
+    return true
+  }
+
+  /// Waits until the pool has been empty at least once.
+  ///
+  /// - Returns: Whether it has; `false` if `timeout` ran out first.
+  ///
+  /// > Switch point: Yes, unless it is empty.
+  @discardableResult
+  public func join(timeout: Duration? = nil) throws -> Bool {
+    try empty.wait(timeout: timeout)
+  }
+
+  /// Ends all its greenlets, also those that are added meanwhile.
+  ///
+  /// - Parameters:
+  ///   - waiting: Whether to wait until all have ended.
+  ///   - timeout: The longest wait.
+  /// - Returns: Whether the pool is empty.
+  ///
+  /// > Switch point: Yes, if it waits.
+  @discardableResult
+  public func kill(
+    _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
+  ) throws -> Bool {
+    let end = timeout.map { ContinuousClock.now + $0 }
+    while !members.isEmpty {
+      try killAll(members.sorted { $0.id < $1.id }, with: error, waiting: false)
+      if !waiting { break }
+      // Those that were there; newcomers are seen in the next round.
+      for member in members {
+        let left = end.map { max(.zero, ContinuousClock.now.duration(to: $0)) }
+        guard try member.join(timeout: left) else { return false }
+      }
+    }
+    return members.isEmpty
+  }
+}

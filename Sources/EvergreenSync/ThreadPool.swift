@@ -1,0 +1,198 @@
+// Evergreen: threads for work that cannot be made to wait cooperatively.
+// SPDX-License-Identifier: MIT
+
+import CGreenlet
+import EvergreenHub
+import Synchronization
+
+/// Threads that do blocking work, while the greenlet that wants it done waits.
+///
+/// ```swift
+/// let digest = try ThreadPool.run { sha256(ofFileAt: path) }
+/// ```
+///
+/// Threads are made when work comes and none is idle, and end when they have been idle for a
+/// while. A pool may serve several hubs. Work that is under way cannot be stopped: who is killed or
+/// timed out leaves it to end by itself, and its result is dropped.
+///
+/// > gevent: `gevent.threadpool.ThreadPool`.
+public final class ThreadPool: Sendable {
+  private let core: Core
+
+  /// For whoever needs no pool of his own.
+  public static let shared = ThreadPool()
+
+  /// - Parameters:
+  ///   - maxThreads: How many threads there may be, 1 or more.
+  ///   - idleTimeout: How long a thread without work lives on.
+  public init(maxThreads: Int = 10, idleTimeout: Duration = .seconds(5)) {
+    precondition(maxThreads > 0, "a thread pool cannot have \(maxThreads) threads")
+    core = Core(maxThreads: maxThreads, idleTimeout: idleTimeout)
+  }
+
+  deinit { core.shutDown() }
+
+  /// Threads that live now.
+  public var threadCount: Int { core.state.withLock { $0.threads } }
+
+  /// Work that waits for a thread.
+  public var backlog: Int { core.state.withLock { $0.jobs.count } }
+
+  /// Runs `body` on a thread of ``shared`` and waits for its result.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public static func run<R: Sendable>(_ body: @escaping @Sendable () throws -> R) throws -> R {
+    try shared.run(body)
+  }
+
+  /// Runs `body` on a thread and waits for its result.
+  ///
+  /// Called by the pool's own threads, it runs `body` in place.
+  ///
+  /// - Throws: What `body` throws; ``ThreadPoolClosed``; what is thrown into the caller while it
+  ///   waits.
+  ///
+  /// > Switch point: Yes.
+  ///
+  /// > gevent: `ThreadPool.apply(function)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public func run<R: Sendable>(_ body: @escaping @Sendable () throws -> R) throws -> R {
+    if Core.current == ObjectIdentifier(core) { return try body() }
+    let hub = Hub.current
+    let door = hub.backDoor
+    let ticket = Ticket<R>()
+    hub.externalWakers += 1
+    let isAccepted = core.add { isClosed in
+      if !ticket.isAbandoned.load(ordering: .acquiring) {
+        ticket.outcome = isClosed ? .failure(ThreadPoolClosed()) : Result { try body() }
+      }
+      door.post {
+        Hub.current.externalWakers -= 1
+        ticket.waiters.signalFirst()
+      }
+    }
+    guard isAccepted else {
+      hub.externalWakers -= 1
+      throw ThreadPoolClosed()
+    }
+    do {
+      _ = try hub.wait(WaitReason("a thread of a pool"), until: .never, in: ticket)
+    } catch {
+      ticket.isAbandoned.store(true, ordering: .releasing)
+      throw error
+    }
+    return try ticket.outcome.unsafelyUnwrapped.get()
+  }
+
+  /// Lets what is under way end, and fails what waits for a thread with ``ThreadPoolClosed``.
+  public func shutDown() { core.shutDown() }
+}
+
+/// The thread pool was shut down before it came to this work.
+public struct ThreadPoolClosed: Error, Hashable, Sendable, CustomStringConvertible {
+  public init() {}
+
+  public var description: String { "the thread pool has been shut down" }
+}
+
+/// What the greenlet and the thread share: the thread writes the outcome before it posts, the
+/// greenlet reads it after the post; the wait list is the hub's alone.
+private final class Ticket<R: Sendable>: WaitListOwner, @unchecked Sendable {
+  var waiters = WaitList()
+  var outcome: Result<R, any Error>?
+  let isAbandoned = Atomic(false)
+}
+
+/// What the pool's threads hold, so that the pool itself can go.
+private final class Core: Sendable {
+  typealias Job = @Sendable (_ isClosed: Bool) -> Void
+
+  struct State {
+    var jobs: ArraySlice<Job> = []
+    var threads = 0
+    var idle = 0
+    var isClosed = false
+  }
+
+  let state = Mutex(State())
+  private let maxThreads: Int
+  private let idleTimeout: Duration
+  private let signal = ThreadSignal()
+
+  init(maxThreads: Int, idleTimeout: Duration) {
+    self.maxThreads = maxThreads
+    self.idleTimeout = idleTimeout
+  }
+
+  /// The pool whose thread this is.
+  static var current: ObjectIdentifier? { currentCore.map { ObjectIdentifier($0) } }
+  @TaskLocal private static var currentCore: Core?
+
+  func add(_ job: @escaping Job) -> Bool {
+    let (isAccepted, needsThread) = state.withLock { state in
+      if state.isClosed { return (false, false) }
+      state.jobs.append(job)
+      let needsThread = state.idle < state.jobs.count && state.threads < maxThreads
+      if needsThread { state.threads += 1 }
+      return (true, needsThread)
+    }
+    guard isAccepted else { return false }
+    if needsThread { startThread() } else { signal.wakeOne() }
+    return true
+  }
+
+  func shutDown() {
+    let waiting = state.withLock { state in
+      state.isClosed = true
+      defer { state.jobs = [] }
+      return state.jobs
+    }
+    for job in waiting { job(true) }
+    signal.wakeAll()
+  }
+
+  private func startThread() {
+    let me = Unmanaged.passRetained(self).toOpaque()
+    let error = evg_start_thread(
+      { Unmanaged<Core>.fromOpaque($0!).takeRetainedValue().work() }, me, 512 * 1024)
+    guard error != 0 else { return }
+    Unmanaged<Core>.fromOpaque(me).release()
+    // The others will come to it; without others nobody would.
+    let stranded = state.withLock { state in
+      state.threads -= 1
+      guard state.threads == 0 else { return ArraySlice<Job>() }
+      defer { state.jobs = [] }
+      return state.jobs
+    }
+    for job in stranded { job(true) }
+  }
+
+  private func work() {
+    Core.$currentCore.withValue(self) {
+      while let job = next() { job(false) }
+    }
+  }
+
+  private func next() -> Job? {
+    while true {
+      let seen = signal.generation
+      let job: Job?? = state.withLock { state in
+        if let job = state.jobs.popFirst() { return .some(job) }
+        if state.isClosed {
+          state.threads -= 1
+          return .some(nil)
+        }
+        state.idle += 1
+        return nil
+      }
+      if let job { return job }
+      let isWoken = signal.wait(since: seen, atMost: idleTimeout)
+      let ends = state.withLock { state in
+        state.idle -= 1
+        guard !isWoken, state.jobs.isEmpty else { return false }
+        state.threads -= 1
+        return true
+      }
+      if ends { return nil }
+    }
+  }
+}

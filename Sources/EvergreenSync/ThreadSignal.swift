@@ -1,0 +1,76 @@
+// Evergreen: a condition variable for the library's own threads.
+// SPDX-License-Identifier: MIT
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// Wakes threads that wait; a wake-up between looking and waiting is not lost.
+///
+/// `@unchecked Sendable`: `count` is read and written under the mutex.
+package final class ThreadSignal: @unchecked Sendable {
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private var count: UInt64 = 0
+
+  package init() {
+    pthread_mutex_init(mutex, nil)
+    var attributes = pthread_condattr_t()
+    pthread_condattr_init(&attributes)
+    #if canImport(Glibc)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    #endif
+    pthread_cond_init(condition, &attributes)
+    pthread_condattr_destroy(&attributes)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  /// Look at this first, then at what may have to be waited for.
+  package var generation: UInt64 {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return count
+  }
+
+  package func wakeOne() { wake { pthread_cond_signal(condition) } }
+
+  package func wakeAll() { wake { pthread_cond_broadcast(condition) } }
+
+  private func wake(_ how: () -> Int32) {
+    pthread_mutex_lock(mutex)
+    count &+= 1
+    _ = how()
+    pthread_mutex_unlock(mutex)
+  }
+
+  /// Waits until it has been woken since `generation`. False if `duration` passed first.
+  package func wait(since generation: UInt64, atMost duration: Duration) -> Bool {
+    var end = timespec()
+    #if canImport(Glibc)
+    clock_gettime(CLOCK_MONOTONIC, &end)
+    #else
+    clock_gettime(CLOCK_REALTIME, &end)
+    #endif
+    let (seconds, attoseconds) = duration.components
+    end.tv_sec += Int(clamping: seconds)
+    end.tv_nsec += Int(attoseconds / 1_000_000_000)
+    if end.tv_nsec >= 1_000_000_000 {
+      end.tv_sec += 1
+      end.tv_nsec -= 1_000_000_000
+    }
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    while count == generation {
+      if pthread_cond_timedwait(condition, mutex, &end) == ETIMEDOUT { return count != generation }
+    }
+    return true
+  }
+}

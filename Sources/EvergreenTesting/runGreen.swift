@@ -1,0 +1,61 @@
+// Evergreen: running a test's body in greenlets.
+// SPDX-License-Identifier: MIT
+
+import EvergreenHub
+
+/// Runs `body` on a thread of its own, which has a hub, and checks that nothing is left behind.
+///
+/// ```swift
+/// @Test func echoes() async throws {
+///   let answer = try await runGreen {
+///     let (one, other) = try Socket.pair()
+///     spawn { while let chunk = try other.receive(upTo: 64) { try other.sendAll(chunk) } }
+///     try one.sendAll("hello")
+///     return try one.receive(exactly: 5)
+///   }
+///   #expect(answer == Array("hello".utf8))
+/// }
+/// ```
+///
+/// Tests are tasks and may not block their thread, so none of them is used. `#expect` in the body,
+/// and in the greenlets that it spawns, is filed under the right test. Greenlets that are left when
+/// `body` returns are killed.
+///
+/// - Parameter body: The code of the test; it is the thread's main greenlet.
+/// - Returns: What `body` returns.
+/// - Throws: What `body` throws; ``LeakReport`` if greenlets, stacks, timers, watches or, where
+///   tests run one by one, descriptors are left.
+public func runGreen<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R {
+  try await onOwnThread {
+    let before = DescriptorCount.ifReliable()
+    var remains: HubRemains?
+    let result = try Hub.withHub(loop: nil, inspecting: { remains = $0 }) { _ in try body() }
+    try LeakReport.check(remains, descriptorsBefore: before)
+    return result
+  }
+}
+
+/// As ``runGreen(_:)``, in virtual time: whenever everybody waits for time to pass, it has passed.
+///
+/// `sleep(for: .seconds(3600))` takes no time at all, and timers fire in their order. Descriptors
+/// still work; what comes from outside the process comes in real time, so use in-memory pairs.
+public func runGreenInVirtualTime<R: Sendable>(
+  _ body: @escaping @Sendable (VirtualClock) throws -> R
+) async throws -> R {
+  try await onOwnThread {
+    let loop = try VirtualLoop()
+    var remains: HubRemains?
+    let result = try Hub.withHub(loop: loop, inspecting: { remains = $0 }) { _ in
+      try body(VirtualClock(loop: loop))
+    }
+    try LeakReport.check(remains, descriptorsBefore: nil)
+    return result
+  }
+}
+
+private func onOwnThread<R: Sendable>(_ body: @escaping @Sendable () throws -> R) async throws -> R
+{
+  let executor = OneThreadExecutor()
+  defer { executor.stop() }
+  return try await Task(executorPreference: executor) { try body() }.value
+}

@@ -1,0 +1,33 @@
+// Evergreen: sentences for standard error, and the end of a program that broke a rule.
+// SPDX-License-Identifier: MIT
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
+/// Writes one line to standard error in a single `write(2)`.
+package func warn(_ message: String) {
+  writeError("evergreen: \(message)\n")
+}
+
+package func writeError(_ text: String) {
+  var text = text
+  text.withUTF8 { bytes in
+    var rest = UnsafeRawBufferPointer(bytes)
+    while !rest.isEmpty {
+      let written = write(STDERR_FILENO, rest.baseAddress, rest.count)
+      if written < 0 && errno == EINTR { continue }
+      guard written > 0 else { return }
+      rest = UnsafeRawBufferPointer(rebasing: rest[written...])
+    }
+  }
+}
+
+/// Ends the program with a sentence, in release builds too, where `preconditionFailure` is mute.
+package func fatal(
+  _ message: String, file: StaticString = #fileID, line: UInt = #line
+) -> Never {
+  fatalError("evergreen: " + message, file: file, line: line)
+}

@@ -1,0 +1,83 @@
+// Evergreen: generators, sequences whose body is written as a loop that hands out values.
+// SPDX-License-Identifier: MIT
+
+/// A sequence made by a body that yields its elements one by one, from any depth of calls.
+///
+/// ```swift
+/// let squares = Generator { yield in
+///   for n in 1... { try yield(n * n) }
+/// }
+/// for square in squares.prefix(3) { print(square) }  // 1, 4, 9
+/// ```
+///
+/// The body runs on a stack of its own, only while an element is asked for. Dropping the generator
+/// unwinds the body with ``GreenletExit``. A generator can be iterated once. It may block like any
+/// code of the greenlet that asks for elements.
+///
+/// > Switch point: ``next()`` is none of the hub's by itself; whatever the body does may be.
+public final class Generator<Element>: Sequence, IteratorProtocol {
+  /// What body and consumer share; the body must not hold the generator itself.
+  private final class Slot {
+    var element: Element?
+    var error: (any Error)?
+    var consumer: RawGreenlet?
+  }
+
+  private let slot = Slot()
+  private let greenlet: RawGreenlet
+
+  /// Why the body ended early, if it threw; ``next()`` then returns `nil`.
+  public var error: (any Error)? { slot.error }
+
+  /// - Parameters:
+  ///   - stackSize: Bytes of stack for the body.
+  ///   - body: Calls its argument with each element; that throws ``GreenletExit`` when the
+  ///     generator was dropped.
+  public init(
+    stackSize: Int = 256 * 1024,
+    _ body: @escaping (_ yield: (Element) throws -> Void) throws -> Void
+  ) {
+    let slot = slot
+    greenlet = RawGreenlet(stackSize: stackSize) { _ in
+      do {
+        try body { element in
+          slot.element = element
+          try slot.consumer!.switch()
+        }
+      } catch is GreenletExit {
+      } catch {
+        slot.error = error
+      }
+      return nil
+    }
+  }
+
+  /// The next element, or `nil` when the body has ended.
+  public func next() -> Element? {
+    if greenlet.isDead || slot.consumer != nil { return nil }
+    let consumer = RawGreenlet.current
+    slot.consumer = consumer
+    defer { slot.consumer = nil }
+    do {
+      if greenlet.core.parent !== consumer { greenlet.core.parent = consumer }
+      try greenlet.switch()
+    } catch {
+      slot.error = error
+    }
+    let element = slot.element
+    slot.element = nil
+    return element
+  }
+
+  /// The next element, or `nil` when the body has ended.
+  ///
+  /// - Throws: What the body threw, once.
+  public func nextOrThrow() throws -> Element? {
+    if let element = next() { return element }
+    if let error = slot.error {
+      slot.error = nil
+      throw error
+    }
+    return nil
+  }
+}

@@ -1,0 +1,252 @@
+// Evergreen: the greenlet behind the handle: its phases, its end, and the delivery of messages.
+// SPDX-License-Identifier: MIT
+
+package import CGreenlet
+
+final class RawCore {
+  enum Phase { case new, active, dead }
+
+  let thread: RawThread
+  let stackSize: Int
+  /// Wraps a context that is not a raw greenlet's: the thread's own code, or a hub's greenlet.
+  let isWrapper: Bool
+  var phase: Phase
+  var parent: RawGreenlet?
+  var weakHandle: Unmanaged<RawGreenlet>?
+  private(set) var context: UnsafeMutablePointer<evg_context>?
+  private var body: ((Any?) throws -> Any?)?
+  private var message: RawMessage?
+  /// Who switched here last; where to go if no ancestor can be gone to.
+  private var resumer: RawCore?
+
+  init(
+    thread: RawThread, parent: RawGreenlet, stackSize: Int, body: @escaping (Any?) throws -> Any?
+  ) {
+    self.thread = thread
+    self.parent = parent
+    self.stackSize = stackSize
+    self.body = body
+    isWrapper = false
+    phase = .new
+  }
+
+  private init(wrapping context: UnsafeMutablePointer<evg_context>, thread: RawThread) {
+    self.thread = thread
+    self.context = context
+    stackSize = 0
+    isWrapper = true
+    phase = .active
+  }
+
+  static var current: RawCore {
+    if let raw = evg_current()?.pointee.raw {
+      return Unmanaged<RawCore>.fromOpaque(raw).takeUnretainedValue()
+    }
+    let thread = RawThread.current
+    let context = evg_current()!
+    let core = RawCore(wrapping: context, thread: thread)
+    context.pointee.raw = Unmanaged.passRetained(core).toOpaque()
+    return core
+  }
+
+  /// Before a wrapped context ends: it can be switched to no more.
+  static func releaseWrapper(of context: UnsafeMutablePointer<evg_context>) {
+    guard let raw = context.pointee.raw else { return }
+    context.pointee.raw = nil
+    let core = Unmanaged<RawCore>.fromOpaque(raw).takeRetainedValue()
+    core.phase = .dead
+    core.context = nil
+  }
+
+  var handle: RawGreenlet {
+    weakHandle?.takeUnretainedValue() ?? RawGreenlet(handleOf: self)
+  }
+
+  // MARK: Switching
+
+  /// The common case, with nothing to look at: suspended, on this thread, nobody watches.
+  @inline(__always)
+  func canResumePlainly(from me: RawCore) -> Bool {
+    guard phase == .active, thread === me.thread, let context else { return false }
+    return context.pointee.state == EVG_SUSPENDED && thread.tracer == nil && !thread.hasDropped
+  }
+
+  /// Suspends this core, the current one, until it is switched to.
+  @inline(__always)
+  func leave(for target: RawCore) throws -> Any? {
+    target.resumer = self
+    context.unsafelyUnwrapped.pointee.state = UInt8(EVG_SUSPENDED)
+    evg_switch(target.context.unsafelyUnwrapped)
+    if message != nil || thread.tracer != nil || thread.hasDropped { return try arrive() }
+    return nil
+  }
+
+  /// Delivers `message` to `target`, or to who stands for it, from this core, the current one.
+  func send(_ message: RawMessage, to target: RawCore) throws -> Any? {
+    if target.thread !== thread {
+      throw SwitchError("cannot switch to a greenlet of another thread")
+    }
+    if case .error(let error) = message, target.phase != .active {
+      if target.phase == .dead, error is GreenletExit { return error }
+      target.die()
+    }
+    var found: RawCore? = target
+    while let one = found, one.phase == .dead { found = one.parent?.core }
+    guard let destination = found else {
+      throw SwitchError("the greenlet has ended, and so has every ancestor of it")
+    }
+    var message = message
+    if target !== destination, case .error(let error) = message, error is GreenletExit {
+      message = .value(error)
+    }
+    if destination === self { return try message.get() }
+    try destination.prepare()
+    destination.message = message
+    if weakHandle == nil, !isWrapper { thread.orphans.append(self) }
+    let origin = self
+    if thread.tracer != nil { destination.traced = (message, origin) }
+    return try leave(for: destination)
+  }
+
+  private var traced: (RawMessage, RawCore)?
+
+  /// Makes sure that control can go here.
+  private func prepare() throws {
+    switch phase {
+    case .new:
+      let context = evg_context_new(
+        { RawCore.enter($0) }, Unmanaged.passRetained(self).toOpaque(), stackSize)
+      context.pointee.is_raw = true
+      context.pointee.raw = Unmanaged.passUnretained(self).toOpaque()
+      context.pointee.words.3 = evg_task_locals_copy()
+      self.context = context
+      phase = .active
+    case .active:
+      guard context!.pointee.state == EVG_SUSPENDED else {
+        let text = context!.pointee.wait_text.map { String(cString: $0) } ?? "its turn"
+        throw SwitchError(
+          "cannot switch to a greenlet that waits in its hub for \(text); wake it by what it waits for"
+        )
+      }
+    case .dead: break
+    }
+  }
+
+  /// What the one that is switched to does first: tracing, the dropped ones, then its message.
+  private func arrive() throws -> Any? {
+    let message = self.message
+    self.message = nil
+    if thread.hasDropped { thread.unwindDropped() }
+    try trace(message)
+    return try message?.get()
+  }
+
+  private func trace(_ message: RawMessage?) throws {
+    guard let tracer = thread.tracer else { return }
+    let origin = traced?.1 ?? resumer ?? self
+    traced = nil
+    var event = RawGreenlet.TraceEvent.switch
+    if case .error? = message { event = .throw }
+    do {
+      try tracer(event, origin.handle, handle)
+    } catch {
+      thread.tracer = nil
+      throw error
+    }
+  }
+
+  // MARK: Beginning and end
+
+  private static func enter(_ context: UnsafeMutablePointer<evg_context>) {
+    let core = Unmanaged<RawCore>.fromOpaque(context.pointee.object!).takeRetainedValue()
+    core.run()
+  }
+
+  private func run() {
+    var outcome: RawMessage
+    if context!.pointee.lacks_stack {
+      outcome = .error(SwitchError("no memory for the stack of a greenlet"))
+    } else {
+      do {
+        let first = try arrive()
+        let body = self.body!
+        self.body = nil
+        outcome = .value(try body(first))
+      } catch let exit as GreenletExit {
+        outcome = .value(exit)
+      } catch {
+        outcome = .error(error)
+      }
+    }
+    finish(with: outcome)
+  }
+
+  private func finish(with outcome: RawMessage) {
+    evg_task_locals_drop()
+    let context = self.context!
+    let heir = self.heir()
+    die()
+    guard let heir else {
+      if case .error(let error) = outcome {
+        warn("a raw greenlet failed and has no living ancestor: \(error)")
+      }
+      return
+    }
+    heir.message = outcome
+    heir.resumer = self
+    if thread.tracer != nil { heir.traced = (outcome, self) }
+    context.pointee.successor = heir.context
+    if heir.context!.pointee.is_raw { heir.context!.pointee.owner = context.pointee.owner }
+  }
+
+  /// The nearest ancestor that control can go to, else whoever switched here last.
+  private func heir() -> RawCore? {
+    var ancestor = parent?.core
+    while let one = ancestor {
+      if one.phase != .dead, (try? one.prepare()) != nil { return one }
+      ancestor = one.parent?.core
+    }
+    if let resumer, resumer.phase == .active, (try? resumer.prepare()) != nil { return resumer }
+    return nil
+  }
+
+  private func die() {
+    phase = .dead
+    body = nil
+    resumer = nil
+    message = nil
+    context = nil
+  }
+
+  // MARK: Dropping
+
+  func handleIsGone() {
+    weakHandle = nil
+    guard phase == .active, !isWrapper else { return }
+    if thread.identity != evg_thread_self() {
+      thread.droppedElsewhere.add(Unmanaged.passRetained(self))
+    } else if context == evg_current() || context!.pointee.state != EVG_SUSPENDED {
+      return  // it runs, or waits in the hub: it is looked at when it switches away
+    } else {
+      unwind()
+    }
+  }
+
+  /// Throws ``GreenletExit`` into a suspended greenlet that nobody can reach any more.
+  func unwind() {
+    guard phase == .active, weakHandle == nil, let context,
+      context.pointee.state == EVG_SUSPENDED
+    else { return }
+    parent = RawCore.current.handle  // so that control comes back here
+    do {
+      _ = try RawCore.current.send(.error(GreenletExit()), to: self)
+    } catch {
+      warn("a raw greenlet that was dropped threw while it was unwound: \(error)")
+    }
+  }
+}
+
+/// Before a context that the hub owns ends.
+package func releaseRawWrapper(of context: UnsafeMutablePointer<evg_context>) {
+  RawCore.releaseWrapper(of: context)
+}

@@ -1,0 +1,49 @@
+// Evergreen: attaching a thread, and the job in which the Swift runtime's words are looked for.
+// SPDX-License-Identifier: MIT
+
+import CGreenlet
+import Synchronization
+
+/// Makes the calling thread able to run greenlets. Cheap when it is already.
+package func attachThread() {
+  if evg_current() == nil { evg_attach(runtimeWordsAreKnown) }
+}
+
+/// What the probe found, once per process; see `runtime_words.c`.
+private let runtimeWordsAreKnown: Bool = {
+  evg_on_new_thread {
+    guard evg_words_probe_begin() else { return }
+    let executor = ProbeExecutor()
+    Task(executorPreference: executor) {
+      probeSucceeded.store(evg_words_probe_in_job(), ordering: .relaxed)
+    }
+    executor.runAll()
+  }
+  let found = probeSucceeded.load(ordering: .relaxed)
+  #if os(Linux)
+  if !found {
+    warn(
+      "this Swift runtime keeps its thread state in an unknown way: "
+        + "task locals are shared by the greenlets of a thread")
+  }
+  #endif
+  return found
+}()
+
+private let probeSucceeded = Atomic(false)
+
+/// Runs its jobs on the thread that asks for it.
+private final class ProbeExecutor: TaskExecutor {
+  private let jobs = Mutex<[UnownedJob]>([])
+
+  func enqueue(_ job: consuming ExecutorJob) {
+    let unowned = UnownedJob(job)
+    jobs.withLock { $0.append(unowned) }
+  }
+
+  func runAll() {
+    while let job = jobs.withLock({ $0.popLast() }) {
+      job.runSynchronously(on: asUnownedTaskExecutor())
+    }
+  }
+}
