@@ -54,10 +54,26 @@ let package = Package(
     floor(
       "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev"),
 
+    example("chat-server"),
+    example("echo-client"),
     example("echo-server"),
+    example("ping-pong"),
+    example("port-forwarder"),
+    example("resolve-many"),
+    example("udp-echo"),
 
+    tests(of: "Greenlets", "CGreenlet", "EvergreenHub"),
     tests(of: "EventLoop", "CLibev"),
-    tests(of: "EvergreenNet", "EventLoop"),
+    tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets"),
+    tests(of: "EvergreenSync", "EvergreenHub", "Greenlets"),
+    tests(of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets"),
+    .testTarget(
+      name: "ExampleTests",
+      dependencies: [
+        "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
+        "resolve-many", "udp-echo", "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub",
+        "EventLoop", "EvergreenTesting",
+      ], swiftSettings: strict),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -9,19 +9,25 @@ struct EchoServer: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "echo-server", abstract: "Sends back whatever each client sends.")
 
-  @Option(help: "The address to listen at.") var host = "127.0.0.1"
+  @Option(help: "The address to listen at, or a name for it.") var host = "127.0.0.1"
   @Option(help: "The port to listen at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {
-    let server = try StreamServer(HostAndPort(host, port: port).description) { socket, _ in
+    let address = try SocketAddress.resolve(host, port: port)[0]
+    let server = try StreamServer(address) { socket, _ in
       while let chunk = try socket.receive(upTo: 64 * 1024) { try socket.sendAll(chunk) }
     }
-    try server.start()
+    for signal in [SIGTERM, SIGINT] { try Hub.current.onSignal(signal) { try server.stop() } }
     print("listening on \(server.address)")
     fflush(nil)  // for whoever reads it through a pipe
-    try Hub.current.onSignal(SIGTERM) { try server.stop() }
     try server.serveForever()
   }
 }
 
-EchoServer.main()
+do { try EchoServer.parse().run() } catch {
+  // As `EchoServer.main()`, but without the usage: one line says what is wrong.
+  let code = EchoServer.exitCode(for: error)
+  let text = EchoServer.message(for: error) + "\n"
+  write(code.isSuccess ? STDOUT_FILENO : STDERR_FILENO, text, text.utf8.count)
+  EchoServer.exit(withError: code)
+}

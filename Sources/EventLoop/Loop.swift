@@ -1,7 +1,7 @@
 // Evergreen: an event loop over libev
 // SPDX-License-Identifier: MIT
 
-import CLibev
+package import CLibev
 
 #if canImport(Glibc)
 import Glibc
@@ -40,7 +40,7 @@ public final class Loop {
   let core: LoopCore
 
   /// For the paths that must not look anywhere else.
-  let state: UnsafeMutablePointer<evg_loop>
+  package let state: UnsafeMutablePointer<evg_loop>
 
   /// Makes a loop.
   ///

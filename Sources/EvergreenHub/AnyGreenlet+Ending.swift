@@ -25,12 +25,14 @@ extension AnyGreenlet {
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
     if phase == .finished { return true }
+    checkIsOnItsHub()
     return try join(until: Deadline(after: timeout, on: hub))
   }
 
   final func join(until deadline: Deadline) throws -> Bool {
     if phase == .finished { return true }
     if evg_current()?.pointee.owner == Unmanaged.passUnretained(self).toOpaque() {
+      if hasDueError { throw takeDueError() }
       fatal("\(self) waits for its own end, which would be for ever")
     }
     return try hub.wait(
@@ -60,10 +62,10 @@ extension AnyGreenlet {
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
     if phase == .finished { return true }
-    if !hub.isCurrent { fatal(foreignThreadAdvice) }
+    checkIsOnItsHub()
     if evg_current()?.pointee.owner == Unmanaged.passUnretained(self).toOpaque() {
       if waiting { throw error }
-      due.kill(with: error)
+      withDueErrors { $0.kill(with: error) }
       return false
     }
     requestEnd(with: error)
@@ -72,12 +74,13 @@ extension AnyGreenlet {
   }
 
   final func requestEnd(with error: any Error) {
+    if phase != .finished { checkIsOnItsHub() }
     switch phase {
     case .finished: return
     case .new, .delayed, .scheduled: cancelStart(with: error)
     case .running:
-      if due.hasKill { return }
-      due.kill(with: error)
+      if extras?.due.hasKill == true { return }
+      withDueErrors { $0.kill(with: error) }
       if let waiting { _ = evg_wake(waiting) }
     }
   }
@@ -86,6 +89,7 @@ extension AnyGreenlet {
   /// finished, and gives itself back.
   final func cancelStart(with error: any Error) {
     let unqueued = phase == .delayed ? context : nil
+    body = nil
     finish(with: error)
     if let unqueued { evg_ready(unqueued) }
   }
@@ -107,10 +111,9 @@ public func killAll(
   waiting: Bool = true, timeout: Duration? = nil
 ) throws {
   let victims = Array(greenlets)
-  guard let hub = Hub.currentIfAny else { return }
-  let deadline = Deadline(after: timeout, on: hub)
   for victim in victims { victim.requestEnd(with: error) }
-  guard waiting else { return }
+  guard waiting, let hub = Hub.currentIfAny else { return }
+  let deadline = Deadline(after: timeout, on: hub)
   for victim in victims {
     guard try victim.join(until: deadline) else { throw Timeout(of: timeout) }
   }

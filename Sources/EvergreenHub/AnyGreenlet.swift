@@ -4,6 +4,10 @@
 import CGreenlet
 import Greenlets
 
+// Spawning is hot, and its cost is reference counts and the checks of exclusive access that classes
+// get. So what is touched at every spawn is plain data, unchecked: all of it belongs to one thread,
+// and no access to it spans a switch. What few greenlets have is kept apart, in `Extras`.
+
 /// A greenlet without its type of result: what ``Greenlet`` has in common, and the thread's own
 /// code, which is ``Hub/main``.
 ///
@@ -11,51 +15,76 @@ import Greenlets
 public class AnyGreenlet: CustomStringConvertible {
   enum Phase: UInt8 { case new, delayed, scheduled, running, finished }
 
-  /// Valid while the greenlet is unfinished: a hub outlives its greenlets.
-  unowned(unsafe) let hub: Hub
-  var context: UnsafeMutablePointer<evg_context>?
-  /// The context that is parked on behalf of this greenlet, its own or that of a raw greenlet.
-  var waiting: UnsafeMutablePointer<evg_context>?
-  final var phase: Phase
-  final var due = DueErrors()
-  final var ending: (any Error)?
-  final var joiners = WaitList()
-  final var links: [Link] = []
-  final var linksAreRunning = false
-  final var locals: [ObjectIdentifier: Any] = [:]
+  /// Valid while the greenlet is unfinished: a hub outlives its greenlets, but those that were
+  /// never started; so look at ``isOnItsHub`` first.
+  final var hub: Hub {
+    @inline(__always) get { hubReference.takeUnretainedValue() }
+  }
+  private final let hubReference: Unmanaged<Hub>
+  @exclusivity(unchecked) final var context: UnsafeMutablePointer<evg_context>?
+  /// What it runs, until it has run. Keeps its value itself and returns its error.
+  @exclusivity(unchecked) @usableFromInline final var body: (() -> (any Error)?)?
+  @usableFromInline typealias InlineValue = (UInt, UInt, UInt)
+  @exclusivity(unchecked) @usableFromInline final var inlineValue: InlineValue = (0, 0, 0)
+  @exclusivity(unchecked) @usableFromInline final var hasValue = false
+  @exclusivity(unchecked) final var joiners = WaitList()
+  @exclusivity(unchecked) final var ending: (any Error)?
+  @exclusivity(unchecked) final var extras: Extras?
   /// Unique on its hub, never used again.
   final let serial: UInt64
   /// The serial of the greenlet that made this one.
   final let spawner: UInt64
-  private let file: StaticString
-  private let line: UInt32
-  private var customName: String?
-  private var smallID: UInt32 = 0
+  private final let file: UnsafePointer<CChar>
+  private final let line: UInt32
+  @exclusivity(unchecked) private final var smallID: UInt32 = 0
+  private final let stackSize: UInt32
+  @exclusivity(unchecked) final var phase: Phase
 
-  init(hub: Hub, file: StaticString, line: UInt) {
-    self.hub = hub
-    self.file = file
+  /// What few greenlets have.
+  final class Extras {
+    var due = DueErrors()
+    var links: [Link] = []
+    var linksAreRunning = false
+    var locals: [UInt64: Any] = [:]
+    var name: String?
+    var delay: StartTimer?
+    /// The context of a raw greenlet that is parked on behalf of this one.
+    var rawWaiting: UnsafeMutablePointer<evg_context>?
+  }
+
+  @usableFromInline
+  init(stackSize: Int?, file: StaticString, line: UInt) {
+    let hub = Hub.unmanagedCurrent
+    let thread = evg_thread_self()
+    hubReference = hub
+    self.file = UnsafeRawPointer(file.utf8Start).assumingMemoryBound(to: CChar.self)
     self.line = UInt32(truncatingIfNeeded: line)
+    self.stackSize = stackSize.map { UInt32(clamping: max(1, $0)) } ?? 0
     phase = .new
-    hub.serials &+= 1
-    serial = hub.serials
-    spawner =
-      evg_current().unsafelyUnwrapped.pointee.owner.map {
-        Unmanaged<AnyGreenlet>.fromOpaque($0)._withUnsafeGuaranteedRef { $0.serial }
-      } ?? 0
+    thread.pointee.serials &+= 1
+    serial = thread.pointee.serials
+    spawner = thread.pointee.current.unsafelyUnwrapped.pointee.serial
   }
 
   /// The greenlet that is the thread's own code.
   init(mainOf hub: Hub) {
-    self.hub = hub
-    file = "main"
+    hubReference = .passUnretained(hub)
+    file = UnsafeRawPointer(("main" as StaticString).utf8Start).assumingMemoryBound(to: CChar.self)
     line = 0
+    stackSize = 0
     phase = .running
     serial = 0
     spawner = 0
-    customName = "main"
     context = evg_current()
     context!.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
+  }
+
+  /// Made when they are first needed.
+  final var ownExtras: Extras {
+    if let extras { return extras }
+    let fresh = Extras()
+    extras = fresh
+    return fresh
   }
 
   // MARK: Who it is
@@ -64,101 +93,127 @@ public class AnyGreenlet: CustomStringConvertible {
   /// 0 is the main greenlet, and one that has not been started.
   ///
   /// > gevent: `Greenlet.minimal_ident`.
-  public var id: Int { Int(context?.pointee.id ?? smallID) }
+  public final var id: Int { Int(context?.pointee.id ?? smallID) }
 
   /// A name for reports; `greenlet-ID` until one is set.
-  public var name: String {
-    get { customName ?? "greenlet-\(id)" }
+  public final var name: String {
+    get { extras?.name ?? (serial == 0 ? "main" : "greenlet-\(id)") }
     set {
-      customName = newValue
-      context?.setName(newValue)
+      ownExtras.name = newValue
+      if let context { evg_context_set_name(context, newValue) }
     }
   }
 
   /// Where it was spawned: `Module/File.swift:12`.
-  public var spawnedAt: String { "\(file):\(line)" }
+  public final var spawnedAt: String { "\(String(cString: file)):\(line)" }
 
   /// The greenlet that spawned this one, if it is unfinished still.
   ///
   /// > gevent: `Greenlet.spawning_greenlet`, which is weak too.
-  public var spawnedBy: AnyGreenlet? {
-    phase == .finished ? nil : hub.greenlets.first { $0.serial == spawner && $0 !== self }
+  public final var spawnedBy: AnyGreenlet? {
+    phase == .finished || !isOnItsHub
+      ? nil : hub.greenlets.first { $0.serial == spawner && $0 !== self }
   }
 
   public var description: String {
-    customName.map { "greenlet \(id) \"\($0)\"" } ?? "greenlet \(id)"
+    if serial == 0 { return "the main greenlet" }
+    return extras?.name.map { "greenlet \(id) \"\($0)\"" } ?? "greenlet \(id)"
   }
 
   var descriptionWithOrigin: String {
-    serial == 0 ? "the main greenlet" : "\(description) (spawned at \(spawnedAt))"
+    serial == 0 ? description : "\(description) (spawned at \(spawnedAt))"
+  }
+
+  /// Whether the calling thread has this greenlet's hub, which may be gone: it is not touched.
+  final var isOnItsHub: Bool {
+    @inline(__always) get { evg_thread_self().pointee.hub_object == hubReference.toOpaque() }
+  }
+
+  @inline(__always)
+  final func checkIsOnItsHub() {
+    if !isOnItsHub { fatal(foreignThreadAdvice) }
   }
 
   // MARK: How it stands
 
   /// Whether it has ended, whichever way.
-  public var isReady: Bool { phase == .finished }
+  public final var isReady: Bool { phase == .finished }
 
   /// Whether it has ended without failing. One that was killed counts as successful.
-  public var isSuccessful: Bool { phase == .finished && (ending == nil || ending is GreenletExit) }
+  public final var isSuccessful: Bool { phase == .finished && (ending == nil || ending is GreenletExit) }
 
   /// Whether it has been started and has not ended.
-  public var isActive: Bool { phase != .new && phase != .finished }
+  public final var isActive: Bool { phase != .new && phase != .finished }
 
   /// What ended it: its own error, or what it was killed with. `nil` while it runs, and after it
   /// returned.
-  public var error: (any Error)? { ending }
+  public final var error: (any Error)? { ending }
 
   /// The deepest use of its stack so far, in bytes, rounded up to a page. Stacks are pooled: it may
   /// be an earlier greenlet's. Zero before the first run and after the end.
-  public var stackHighWater: Int { context.map { evg_stack_high_water($0) } ?? 0 }
+  public final var stackHighWater: Int { context.map { evg_stack_high_water($0) } ?? 0 }
 
   // MARK: Its life
 
-  func makeContext(stackSize: Int?) -> UnsafeMutablePointer<evg_context> {
-    let context = evg_context_new(
-      { AnyGreenlet.enter($0) }, Unmanaged.passRetained(self).toOpaque(),
-      stackSize ?? hub.stackSize)
-    context.pointee.owner = context.pointee.object
-    context.pointee.origin = UnsafeRawPointer(file.utf8Start).assumingMemoryBound(to: CChar.self)
+  /// Puts it into the ready queue.
+  @usableFromInline
+  final func schedule() {
+    phase = .scheduled
+    evg_ready(context ?? makeContext())
+  }
+
+  final func makeContext() -> UnsafeMutablePointer<evg_context> {
+    let size =
+      stackSize == 0
+      ? Unmanaged.passUnretained(hub)._withUnsafeGuaranteedRef { $0.stackSize } : Int(stackSize)
+    let me = Unmanaged.passRetained(self).toOpaque()
+    let context = evg_context_new(greenletEntry, me, size)
+    context.pointee.owner = me
+    context.pointee.serial = serial
+    context.pointee.origin = file
     context.pointee.origin_line = line
-    context.pointee.words.3 = evg_task_locals_copy()
+    if evg_has_task_locals() { context.pointee.words.3 = evg_task_locals_copy() }
     smallID = context.pointee.id
-    if let customName { context.setName(customName) }
+    if let extras {
+      if let name = extras.name { evg_context_set_name(context, name) }
+      context.pointee.is_due = extras.due.isAny
+    }
     self.context = context
     return context
   }
 
-  private static func enter(_ context: UnsafeMutablePointer<evg_context>) {
-    let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.object!).takeRetainedValue()
-    if greenlet.phase == .scheduled { greenlet.begin(in: context) }
-    if context.pointee.raw != nil { releaseRawWrapper(of: context) }
-    evg_task_locals_drop()
-  }
-
-  private func begin(in context: UnsafeMutablePointer<evg_context>) {
-    phase = .running
-    if context.pointee.lacks_stack {
-      finish(with: hub.stackUnavailable())
-    } else {
-      finish(with: runBody())
+  @inline(__always)
+  fileprivate final func enter(_ context: UnsafeMutablePointer<evg_context>) {
+    if phase == .scheduled {
+      phase = .running
+      let error = context.pointee.lacks_stack ? hub.stackUnavailable() : body!()
+      body = nil
+      finish(with: error)
     }
+    if context.pointee.raw != nil { releaseRawWrapper(of: context) }
+    if evg_has_task_locals() { evg_task_locals_drop() }
   }
-
-  /// Runs the body and keeps its value. Returns its error.
-  func runBody() -> (any Error)? { nil }
-  func dropBody() {}
 
   /// Marks the end, wakes who waits for it, reports an error.
   final func finish(with error: (any Error)?) {
-    dropBody()
     phase = .finished
-    ending = error
     context = nil
-    due = DueErrors()
     joiners.signalAll()
-    locals = [:]
-    if !links.isEmpty { runLinks() }
-    if let error, !(error is GreenletExit) { hub.reportError(error, of: self) }
+    if let error {
+      ending = error
+      if !(error is GreenletExit) { hub.reportError(error, of: self) }
+    }
+    if extras != nil { finishExtras() }
+  }
+
+  private final func finishExtras() {
+    guard let extras else { return }
+    extras.due = DueErrors()
+    extras.locals = [:]
+    extras.rawWaiting = nil
+    extras.delay?.cancel()
+    extras.delay = nil
+    if !extras.links.isEmpty { runLinks() }
   }
 
   final func finishMain() {
@@ -169,29 +224,44 @@ public class AnyGreenlet: CustomStringConvertible {
 
   // MARK: What is thrown into it
 
-  @inline(__always)
-  final var hasDueError: Bool { due.isAny }
+  final var hasDueError: Bool { extras?.due.isAny ?? false }
 
-  final func takeDueError() -> any Error { due.take() }
+  /// Changes what is due, and tells the switch points of it.
+  final func withDueErrors<R>(_ body: (inout DueErrors) -> R) -> R {
+    let extras = ownExtras
+    defer { context?.pointee.is_due = extras.due.isAny }
+    return body(&extras.due)
+  }
+
+  final func takeDueError() -> any Error { withDueErrors { $0.take() } }
+
+  /// The context that is parked on its behalf, its own or that of a raw greenlet.
+  final var waiting: UnsafeMutablePointer<evg_context>? {
+    if let raw = extras?.rawWaiting { return raw }
+    guard let context, context.pointee.state == EVG_PARKED else { return nil }
+    return context
+  }
 
   /// Throws `error` at the point where the greenlet waits, now or the next time it does. False if
   /// it does not wait in the hub.
   @discardableResult
   final func interrupt(with error: any Error) -> Bool {
-    due.append(error)
+    withDueErrors { $0.append(error) }
     guard let waiting else { return false }
     _ = evg_wake(waiting)
     return true
   }
 
   final func interruptForEnd() {
-    if phase == .running {
-      if !due.hasKill { due.kill(with: GreenletExit()) }
-      if let waiting { _ = evg_wake(waiting) }
-    } else {
-      cancelStart(with: GreenletExit())
-    }
+    if phase != .running { return cancelStart(with: GreenletExit()) }
+    withDueErrors { if !$0.hasKill { $0.kill(with: GreenletExit()) } }
+    if let waiting { _ = evg_wake(waiting) }
   }
+}
+
+private let greenletEntry: @convention(c) (UnsafeMutablePointer<evg_context>) -> Void = { context in
+  Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.object.unsafelyUnwrapped).takeRetainedValue()
+    .enter(context)
 }
 
 extension AnyGreenlet: Hashable {
@@ -227,7 +297,7 @@ struct DueErrors {
     }
     let error = others!.removeFirst()
     if others!.isEmpty { others = nil }
-    return error
+    return (error as? Timeout)?.thrown ?? error
   }
 
   /// Takes back a timeout whose block has ended.
@@ -236,8 +306,4 @@ struct DueErrors {
     if others?.isEmpty == true { others = nil }
     isAny = killer != nil || others != nil
   }
-}
-
-extension UnsafeMutablePointer<evg_context> {
-  func setName(_ name: String) { evg_context_set_name(self, name) }
 }

@@ -29,7 +29,7 @@ package struct Deadline: Hashable, Sendable {
   /// What is left until then: `nil` for ever, zero when it has come.
   package func remaining(on hub: Hub) -> Duration? {
     if isNever { return nil }
-    let now = hub.loop.readClock()
+    let now = hub.readClock()
     return nanoseconds > now ? .nanoseconds(Int64(clamping: nanoseconds - now)) : .zero
   }
 }
@@ -37,7 +37,7 @@ package struct Deadline: Hashable, Sendable {
 extension Hub {
   @inline(__always)
   func deadline(after timeout: Duration) -> Deadline {
-    let now = loop.readClock()
+    let now = readClock()
     let (sum, overflow) = now.addingReportingOverflow(timeout.clampedNanoseconds)
     return Deadline(nanoseconds: overflow ? .max : sum)
   }
@@ -46,11 +46,13 @@ extension Hub {
 extension Duration {
   /// In nanoseconds, rounded up, at least 0; `UInt64.max` if it does not fit.
   package var clampedNanoseconds: UInt64 {
-    let (seconds, attoseconds) = components
-    if seconds < 0 || attoseconds < 0 { return 0 }
-    let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-    let (sum, carry) = whole.addingReportingOverflow(
-      UInt64((attoseconds + 999_999_999) / 1_000_000_000))
-    return overflow || carry ? .max : sum
+    if self <= .zero { return 0 }
+    // 10⁹ is 2⁹ × 1,953,125: after the shift most durations fit into 64 bits, where division by a
+    // constant is a multiplication.
+    let (raised, overflow) = attoseconds.addingReportingOverflow(999_999_999)
+    if overflow { return .max }
+    let shifted = raised >> 9
+    if let small = UInt64(exactly: shifted) { return small / 1_953_125 }
+    return UInt64(clamping: shifted / 1_953_125)
   }
 }

@@ -16,25 +16,76 @@ import Greenlets
 ///
 /// > gevent: `gevent.Greenlet`.
 public final class Greenlet<Success>: AnyGreenlet {
-  private var body: (() throws -> Success)?
-  private let stackSize: Int?
-  private var delay: StartTimer?
-
-  /// What the body returned; `nil` before, and when it failed or was killed.
-  public private(set) var value: Success?
-
   /// Makes a greenlet that waits to be started.
   ///
   /// - Parameters:
   ///   - stackSize: Bytes of stack, rounded up to a power of two; `nil` for ``Hub/stackSize``.
+  ///   - file: Where it is made, for reports.
+  ///   - line: Where it is made, for reports.
   ///   - body: What it runs. An error that it throws ends this greenlet alone.
+  @inlinable
   public init(
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
   ) {
-    self.body = body
-    self.stackSize = stackSize
-    super.init(hub: Hub.current, file: file, line: line)
+    super.init(stackSize: stackSize, file: file, line: line)
+    // Made here, where the type is known, so that running it needs no generic code.
+    self.body = { [unowned(unsafe) self] in
+      do {
+        self.keep(try body())
+        return nil
+      } catch {
+        return error
+      }
+    }
+  }
+
+  deinit {
+    guard hasValue else { return }
+    if Self.fitsInline {
+      withUnsafeMutableBytes(of: &inlineValue) {
+        _ = $0.baseAddress!.assumingMemoryBound(to: Success.self).deinitialize(count: 1)
+      }
+    } else {
+      let box = UnsafeMutablePointer<Success>(bitPattern: inlineValue.0)!
+      box.deinitialize(count: 1)
+      box.deallocate()
+    }
+  }
+
+  // MARK: Value
+
+  /// What the body returned; `nil` before, and when it failed or was killed.
+  public var value: Success? { hasValue ? keptValue : nil }
+
+  /// Whether a value lives in the object itself; a larger one has memory of its own.
+  @inlinable
+  static var fitsInline: Bool {
+    MemoryLayout<Success>.size <= MemoryLayout<InlineValue>.size
+      && MemoryLayout<Success>.alignment <= MemoryLayout<InlineValue>.alignment
+  }
+
+  @inlinable
+  func keep(_ value: __owned Success) {
+    if Self.fitsInline {
+      withUnsafeMutableBytes(of: &inlineValue) { bytes in
+        _ = bytes.baseAddress!.initializeMemory(as: Success.self, to: value)
+      }
+    } else {
+      let box = UnsafeMutablePointer<Success>.allocate(capacity: 1)
+      box.initialize(to: value)
+      inlineValue.0 = UInt(bitPattern: box)
+    }
+    hasValue = true
+  }
+
+  private var keptValue: Success {
+    if Self.fitsInline {
+      return withUnsafeMutableBytes(of: &inlineValue) {
+        $0.baseAddress!.assumingMemoryBound(to: Success.self).pointee
+      }
+    }
+    return UnsafeMutablePointer<Success>(bitPattern: inlineValue.0)!.pointee
   }
 
   // MARK: Start
@@ -44,45 +95,34 @@ public final class Greenlet<Success>: AnyGreenlet {
   /// > Switch point: No. The new greenlet never runs before the caller gives way.
   ///
   /// > gevent: `Greenlet.start()`.
+  ///
+  /// - Returns: The greenlet itself.
   @discardableResult
   public func start() -> Self {
     guard phase == .new || phase == .delayed else { return self }
-    if !hub.isCurrent { fatal(foreignThreadAdvice) }
-    delay?.cancel()
-    delay = nil
-    phase = .scheduled
-    evg_ready(context ?? makeContext(stackSize: stackSize))
+    checkIsOnItsHub()
+    if let extras {
+      extras.delay?.cancel()
+      extras.delay = nil
+    }
+    schedule()
     return self
   }
 
   /// Lets it run after a while. Until then it can be killed, and then it never runs.
   ///
+  /// - Parameter delay: From now on; zero or less starts it when its turn comes.
+  /// - Returns: The greenlet itself.
+  ///
   /// > gevent: `Greenlet.start_later(seconds)`.
   @discardableResult
   public func start(after delay: Duration) -> Self {
     guard phase == .new else { return self }
-    if !hub.isCurrent { fatal(foreignThreadAdvice) }
+    checkIsOnItsHub()
     phase = .delayed
-    _ = makeContext(stackSize: stackSize)  // now: it inherits what is bound here; and it retains
-    self.delay = StartTimer(on: hub, after: delay) { [unowned self] in start() }
+    _ = makeContext()  // now: it inherits what is bound here; and it retains
+    ownExtras.delay = StartTimer(on: hub, after: delay) { [unowned self] in start() }
     return self
-  }
-
-  override func runBody() -> (any Error)? {
-    guard let body else { return nil }
-    self.body = nil
-    do {
-      value = try body()
-      return nil
-    } catch {
-      return error
-    }
-  }
-
-  override func dropBody() {
-    body = nil
-    delay?.cancel()
-    delay = nil
   }
 
   // MARK: Result
@@ -97,10 +137,12 @@ public final class Greenlet<Success>: AnyGreenlet {
   ///
   /// > gevent: `Greenlet.get(block=True, timeout=None)`, which returns the `GreenletExit` of one
   /// > that was killed; a typed result has no room for it.
+  ///
+  /// - Returns: What the body returned.
   public func get(timeout: Duration? = nil) throws -> Success {
     guard try join(timeout: timeout) else { throw Timeout(of: timeout) }
     if let ending { throw ending }
-    return value.unsafelyUnwrapped
+    return keptValue
   }
 }
 
@@ -111,7 +153,8 @@ extension Greenlet where Success == Never {
   ///
   /// > gevent: `gevent.getcurrent()`.
   public static var current: AnyGreenlet {
-    guard let current = AnyGreenlet.currentIfAny(on: Hub.current) else {
+    _ = Hub.current
+    guard let current = AnyGreenlet.currentIfAny else {
       fatal("the hub's own stack runs no greenlet; spawn one from the callback")
     }
     return current
@@ -126,15 +169,16 @@ extension Greenlet where Success == Never {
   ///
   /// > gevent: `gevent.sleep(0)`.
   public static func yield() throws {
-    let greenlet = try Hub.current.blockingGreenlet()
-    if greenlet.hasDueError { throw greenlet.takeDueError() }
+    if evg_thread_self().pointee.hub_object == nil { _ = Hub.current }
+    let context = evg_current().unsafelyUnwrapped
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
     evg_yield()
-    if greenlet.hasDueError { throw greenlet.takeDueError() }
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
   }
 }
 
 extension AnyGreenlet {
-  static func currentIfAny(on hub: Hub) -> AnyGreenlet? {
+  static var currentIfAny: AnyGreenlet? {
     evg_current()?.pointee.owner.map {
       Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue()
     }
@@ -160,11 +204,14 @@ extension AnyGreenlet {
 /// > gevent: `gevent.spawn(function)`.
 @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
 @discardableResult
+@inlinable
 public func spawn<Success>(
   stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
   _ body: @escaping () throws -> Success
 ) -> Greenlet<Success> {
-  Greenlet(stackSize: stackSize, file: file, line: line, body).start()
+  let greenlet = Greenlet(stackSize: stackSize, file: file, line: line, body)
+  greenlet.schedule()
+  return greenlet
 }
 
 /// Makes a greenlet that starts after a while.

@@ -12,7 +12,7 @@ extension Hub {
   /// > gevent: `gevent.util.print_run_info`.
   public func report() -> String {
     let all = greenlets
-    let now = loop.readClock()
+    let now = readClock()
     let spawners = Dictionary(all.map { ($0.serial, $0) }, uniquingKeysWith: { first, _ in first })
     var lines = ["\(all.count) greenlets:"]
     for greenlet in all {

@@ -28,16 +28,17 @@ extension Hub {
     enlist: (UnsafeMutablePointer<WaitNode>) -> Void,
     delist: (UnsafeMutablePointer<WaitNode>) -> Void
   ) throws -> Bool {
-    let greenlet = try blockingGreenlet()
-    if greenlet.hasDueError { throw greenlet.takeDueError() }
+    checkIsCurrent()
+    let context = evg_current().unsafelyUnwrapped
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
     if deadline == .now { return false }
-    var node = WaitNode(context: evg_current().unsafelyUnwrapped)
+    var node = WaitNode(context: context)
     return try withUnsafeMutablePointer(to: &node) { node in
       enlist(node)
-      suspend(greenlet, for: reason, until: deadline)
+      suspend(context, for: reason, until: deadline)
       if node.pointee.isSignaled { return true }
       delist(node)
-      if greenlet.hasDueError { throw greenlet.takeDueError() }
+      if evg_needs_care(context) { try Hub.takeCare(of: context) }
       return false
     }
   }
@@ -52,32 +53,49 @@ extension Hub {
       delist: { owner.waiters.remove($0) })
   }
 
+  /// What the quick look at a switch point found: throws an error that is due.
+  ///
+  /// - Throws: ``BlockingInHub`` on the hub's own stack.
+  @inline(never)
+  static func takeCare(of context: UnsafeMutablePointer<evg_context>) throws {
+    guard let owner = context.pointee.owner else { throw BlockingInHub() }
+    let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
+    if greenlet.hasDueError { throw greenlet.takeDueError() }
+  }
+
   /// The greenlet on whose behalf this code runs, if it may block.
   ///
   /// - Throws: ``BlockingInHub`` on the hub's own stack.
-  @inline(__always)
   func blockingGreenlet() throws -> AnyGreenlet {
-    if !isCurrent { fatal(foreignThreadAdvice) }
-    guard let owner = evg_current().unsafelyUnwrapped.pointee.owner else { throw BlockingInHub() }
-    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
+    checkIsCurrent()
+    guard let greenlet = AnyGreenlet.currentIfAny else { throw BlockingInHub() }
+    return greenlet
   }
 
   /// Parks until something wakes the context, or the deadline.
   @inline(__always)
-  func suspend(_ greenlet: AnyGreenlet, for reason: WaitReason, until deadline: Deadline) {
-    let context = evg_current().unsafelyUnwrapped
+  func suspend(
+    _ context: UnsafeMutablePointer<evg_context>, for reason: WaitReason, until deadline: Deadline
+  ) {
     context.pointee.wait_text = reason.text
     context.pointee.wait_argument = reason.argument
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
-    greenlet.waiting = context
+    if context.pointee.is_raw { setRawWaiting(context, of: context) }
     if deadline.isNever {
       evg_park()
     } else {
       withTimer(waking: context, at: deadline) { evg_park() }
     }
-    greenlet.waiting = nil
+    if context.pointee.is_raw { setRawWaiting(nil, of: context) }
     context.pointee.wait_text = nil
+  }
+
+  @inline(never)
+  private func setRawWaiting(
+    _ waiting: UnsafeMutablePointer<evg_context>?, of context: UnsafeMutablePointer<evg_context>
+  ) {
+    AnyGreenlet.currentIfAny?.ownExtras.rawWaiting = waiting
   }
 
   @inline(__always)
@@ -86,18 +104,41 @@ extension Hub {
   ) {
     withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
       let timer = memory.baseAddress.unsafelyUnwrapped
-      evg_timer_init(
-        timer,
-        {
-          _ = evg_wake(
-            $0.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: evg_context.self))
-        },
-        context)
-      loop.start(timer, at: deadline.nanoseconds)
+      evg_timer_init(timer, wakeContext, context)
+      start(timer, at: deadline)
       body()
-      loop.stop(timer)
+      stop(timer)
     }
   }
+
+  // The loop is libev's but in tests: these spare the common case a call through the interface.
+
+  @inline(__always)
+  func start(_ timer: UnsafeMutablePointer<evg_timer>, at deadline: Deadline) {
+    if let libev {
+      evg_timer_start(libev, timer, deadline.nanoseconds)
+    } else {
+      loop.start(timer, at: deadline.nanoseconds)
+    }
+  }
+
+  @inline(__always)
+  func stop(_ timer: UnsafeMutablePointer<evg_timer>) {
+    if let libev { evg_timer_stop(libev, timer) } else { loop.stop(timer) }
+  }
+
+  @inline(__always)
+  package func start(_ io: UnsafeMutablePointer<evg_io>) {
+    if let libev { evg_io_start(libev, io) } else { loop.start(io) }
+  }
+
+  @inline(__always)
+  package func stop(_ io: UnsafeMutablePointer<evg_io>) {
+    if let libev { evg_io_stop(libev, io) } else { loop.stop(io) }
+  }
+
+  @inline(__always)
+  package func readClock() -> UInt64 { libev != nil ? evg_read_clock() : loop.readClock() }
 
   /// Waits until a descriptor watch fires.
   ///
@@ -108,12 +149,16 @@ extension Hub {
   ) throws -> Bool {
     try wait(reason, until: deadline) { node in
       io.pointee.context = UnsafeMutableRawPointer(node)
-      loop.start(io)
+      start(io)
     } delist: { _ in
-      loop.stop(io)
+      stop(io)
       io.pointee.context = nil
     }
   }
+}
+
+private let wakeContext: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+  _ = evg_wake(timer.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: evg_context.self))
 }
 
 /// What fires when a descriptor watch that ``Hub/wait(for:_:until:)`` started is ready.

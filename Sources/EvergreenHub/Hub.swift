@@ -19,6 +19,7 @@
 // main greenlet gets `LoopExit`.
 
 import CGreenlet
+import CLibev
 public import EventLoop
 import Greenlets
 import Synchronization
@@ -38,6 +39,8 @@ import Darwin
 /// > gevent: `gevent.hub.Hub`.
 public final class Hub {
   package let loop: any LoopInterface
+  /// The same, if it is libev's.
+  let libev: UnsafeMutablePointer<evg_loop>?
   /// The libev loop, for watchers of one's own. Their callbacks run on the hub and must not block.
   public let eventLoop: Loop
   /// The thread's own code.
@@ -74,9 +77,9 @@ public final class Hub {
   private var hasScratch = false
   /// System calls that may succeed without a wait before others get a turn.
   package var ioBudget = Hub.mostIO
+  @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
   var idlers = WaitList()
   var endWaiters = WaitList()
-  var serials: UInt64 = 0
   var watchdog: Watchdog.Entry?
   var signalHandlers: [ObjectIdentifier: SignalHandler] = [:]
   private var lastTrim: UInt64 = 0
@@ -104,6 +107,13 @@ public final class Hub {
         Unmanaged<Hub>.fromOpaque($0).takeUnretainedValue()
       }
     }
+  }
+
+  /// ``current`` without a reference count.
+  @inline(__always)
+  static var unmanagedCurrent: Unmanaged<Hub> {
+    if let object = evg_thread_self().pointee.hub_object { return .fromOpaque(object) }
+    return .passUnretained(makeCurrent())
   }
 
   @inline(never)
@@ -153,6 +163,7 @@ public final class Hub {
   private init(loop: any LoopInterface, eventLoop: Loop) {
     self.loop = loop
     self.eventLoop = eventLoop
+    libev = loop === eventLoop ? eventLoop.state : nil
     mail = MailboxCore(loop: loop)
     main = AnyGreenlet(mainOf: self)
     context = evg_context_new(
@@ -267,6 +278,7 @@ public final class Hub {
     main.finishMain()
     evg_set_hub(nil, nil)
     attachments = [:]
+    freeAllTimeoutRecords()
     if hasScratch { scratch.deallocate() }
     loop.destroy()
     eventLoop.destroy()

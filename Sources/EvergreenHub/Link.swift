@@ -7,6 +7,7 @@ import Greenlets
 public final class Link {
   let isRaw: Bool
   let call: (AnyGreenlet) throws -> Void
+  var isTakenBack = false
 
   init(isRaw: Bool, _ call: @escaping (AnyGreenlet) throws -> Void) {
     self.isRaw = isRaw
@@ -48,7 +49,8 @@ extension AnyGreenlet {
   ///
   /// > gevent: `Greenlet.unlink(callback)`.
   public func unlink(_ link: Link) {
-    links.removeAll { $0 === link }
+    link.isTakenBack = true
+    extras?.links.removeAll { $0 === link }
   }
 
   /// Called at the very end, by whoever runs then. Must neither block nor throw.
@@ -57,24 +59,25 @@ extension AnyGreenlet {
   }
 
   private func add(_ link: Link) -> Link {
-    links.append(link)
+    if phase != .finished { checkIsOnItsHub() }
+    ownExtras.links.append(link)
     if phase == .finished { runLinks() }
     return link
   }
 
   func runLinks() {
-    for link in links where link.isRaw { try? link.call(self) }
-    links.removeAll { $0.isRaw }
-    guard !links.isEmpty, !linksAreRunning else { return }
-    linksAreRunning = true
+    let extras = ownExtras
+    for link in extras.links where link.isRaw { try? link.call(self) }
+    extras.links.removeAll { $0.isRaw }
+    guard !extras.links.isEmpty, !extras.linksAreRunning else { return }
+    extras.linksAreRunning = true
     spawn { [self] in
-      // One at a time from the list, so that an unlink meanwhile is heeded.
-      while !links.isEmpty {
-        let link = links.removeFirst()
-        let runner = spawn { try link.call(self) }
+      while !extras.links.isEmpty {
+        let link = extras.links.removeFirst()
+        let runner = spawn { if !link.isTakenBack { try link.call(self) } }
         runner.name = "link of \(name)"
       }
-      linksAreRunning = false
+      extras.linksAreRunning = false
     }
   }
 }

@@ -14,7 +14,7 @@ import Darwin
 public final class SignalHandler {
   /// Which signal.
   public let signal: Int32
-  private unowned let hub: Hub
+  private weak var hub: Hub?
   private let watcher: SignalWatcher
   private let isWaker: Bool
 
@@ -35,13 +35,15 @@ public final class SignalHandler {
 
   /// Ends it; the signal gets its default action again when its last handler ends.
   public func cancel() {
-    guard hub.signalHandlers.removeValue(forKey: ObjectIdentifier(self)) != nil else { return }
+    guard let hub, hub.signalHandlers.removeValue(forKey: ObjectIdentifier(self)) != nil else {
+      return
+    }
     detach()
   }
 
   func detach() {
     watcher.stop()
-    if isWaker { hub.externalWakers -= 1 }
+    if isWaker { hub?.externalWakers -= 1 }
   }
 }
 

@@ -1,9 +1,9 @@
 // Evergreen: timeouts, thrown into the greenlet that started them.
 // SPDX-License-Identifier: MIT
 //
-// `withTimeout` keeps its timer in its own frame, and makes a `Timeout` only when the timer fires:
-// around a body that is quick enough nothing is allocated. The object is its identity, so an
-// enclosing block never takes the inner one's timeout for its own.
+// `withTimeout` makes a `Timeout` only when its timer fires: around a body that is quick enough
+// nothing is allocated (TimeoutScope.swift). The object is its identity, so an enclosing block never
+// takes the inner one's timeout for its own.
 
 import CGreenlet
 import CLibev
@@ -23,6 +23,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   public let duration: Duration?
   private let substitute: (any Error)?
   private let greenlet: AnyGreenlet?
+  private weak var hub: Hub?
   private var timer: UnsafeMutablePointer<evg_timer>?
   /// Nothing else need hold a timeout that is running.
   private var selfWhilePending: Timeout?
@@ -69,7 +70,8 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
       { Unmanaged<Timeout>.fromOpaque($0.pointee.context!).takeUnretainedValue().fire() },
       Unmanaged.passUnretained(timeout).toOpaque())
     let hub = greenlet.hub
-    hub.loop.start(timer, at: hub.deadline(after: duration).nanoseconds)
+    timeout.hub = hub
+    hub.start(timer, at: hub.deadline(after: duration))
     return timeout
   }
 
@@ -79,27 +81,26 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   /// Stops it. One that has fired but has not been thrown yet is taken back.
   public func cancel() {
     guard let greenlet else { return }
-    if isPending, let timer { greenlet.hub.loop.stop(timer) }
+    if let hub {
+      hub.checkIsCurrent()
+      if let timer { hub.stop(timer) }
+    }
     selfWhilePending = nil
-    if substitute == nil { greenlet.due.remove(self) }
+    if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
   }
+
+  /// What the greenlet is to see.
+  var thrown: any Error { substitute ?? self }
 
   private func fire() {
     let me = self  // the reference below may be the last
     me.selfWhilePending = nil
-    if let greenlet, !greenlet.isReady { greenlet.interrupt(with: substitute ?? me) }
+    if let greenlet, !greenlet.isReady { greenlet.interrupt(with: me) }
   }
 
   public var description: String {
     duration.map { "timed out after \($0)" } ?? "timed out"
   }
-}
-
-/// A timeout of a block, in the block's frame.
-private struct TimeoutScope {
-  let greenlet: Unmanaged<AnyGreenlet>
-  let duration: Duration
-  var fired: Timeout?
 }
 
 /// Runs `body`, and throws a timeout into it when `duration` has passed.
@@ -112,76 +113,64 @@ private struct TimeoutScope {
 ///   - duration: From now on, for all that `body` does; zero or less fires as soon as the loop
 ///     runs; `nil` sets no limit.
 ///   - error: Thrown out of this call instead of the ``Timeout``.
+///   - body: What may take so long.
+/// - Returns: What `body` returns.
 /// - Throws: The ``Timeout`` or `error`; what `body` throws.
 ///
 /// > Switch point: As `body`.
 ///
 /// > gevent: `with gevent.Timeout(seconds, exception)`.
 @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+@inlinable
 public func withTimeout<R>(
   _ duration: Duration?, throwing error: (any Error)? = nil, _ body: () throws -> R
 ) throws -> R {
   guard let duration else { return try body() }
-  return try inTimeoutScope(duration, body) { throw error ?? $0 }
+  var scope = try TimeoutScope(duration)
+  scope.start()
+  do {
+    let result = try body()
+    scope.stop()
+    return result
+  } catch let thrown {
+    scope.stop()
+    if let error, scope.isOwn(thrown) { throw error }
+    throw thrown
+  }
 }
 
 /// Runs `body`, and returns `default` if `duration` has passed before it is through.
 ///
 /// Only this block's own timeout does so; that of an enclosing block is thrown on.
 ///
+/// - Parameters:
+///   - duration: As for ``withTimeout(_:throwing:_:)``.
+///   - default: Evaluated when the time has run out.
+///   - body: What may take so long.
+/// - Returns: What `body` returns, or `default`.
+/// - Throws: What `body` throws.
+///
 /// > Switch point: As `body`.
 ///
 /// > gevent: `gevent.with_timeout(seconds, function, timeout_value=value)`, and with `()` for
 /// > `default` the silent `gevent.Timeout(seconds, False)`.
 @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+@inlinable
 public func withTimeout<R>(
   _ duration: Duration?, default: @autoclosure () throws -> R, _ body: () throws -> R
 ) throws -> R {
   guard let duration else { return try body() }
-  return try inTimeoutScope(duration, body) { _ in try `default`() }
-}
-
-@inline(__always)
-private func inTimeoutScope<R>(
-  _ duration: Duration, _ body: () throws -> R, _ late: (Timeout) throws -> R
-) throws -> R {
-  let hub = Hub.current
-  let greenlet = try hub.blockingGreenlet()
-  var scope = TimeoutScope(greenlet: .passUnretained(greenlet), duration: duration)
-  return try withTimerAndScope(&scope) { timer, scope in
-    hub.loop.start(timer, at: hub.deadline(after: duration).nanoseconds)
-    do {
-      let result = try body()
-      hub.loop.stop(timer)
-      if let fired = scope.pointee.fired { greenlet.due.remove(fired) }
-      return result
-    } catch {
-      hub.loop.stop(timer)
-      guard let fired = scope.pointee.fired else { throw error }
-      greenlet.due.remove(fired)
-      if let timeout = error as? Timeout, timeout === fired { return try late(timeout) }
-      throw error
-    }
+  var scope = try TimeoutScope(duration)
+  scope.start()
+  do {
+    let result = try body()
+    scope.stop()
+    return result
+  } catch {
+    scope.stop()
+    guard scope.isOwn(error) else { throw error }
+    return try `default`()
   }
-}
-
-@inline(__always)
-private func withTimerAndScope<R>(
-  _ scope: UnsafeMutablePointer<TimeoutScope>,
-  _ body: (UnsafeMutablePointer<evg_timer>, UnsafeMutablePointer<TimeoutScope>) throws -> R
-) rethrows -> R {
-  try withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
-    let timer = memory.baseAddress.unsafelyUnwrapped
-    evg_timer_init(timer, scopeTimerFired, scope)
-    return try body(timer, scope)
-  }
-}
-
-private let scopeTimerFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
-  let scope = timer.pointee.context!.assumingMemoryBound(to: TimeoutScope.self)
-  let timeout = Timeout(of: scope.pointee.duration)
-  scope.pointee.fired = timeout
-  scope.pointee.greenlet._withUnsafeGuaranteedRef { _ = $0.interrupt(with: timeout) }
 }
 
 /// Starts a greenlet later.
@@ -199,11 +188,11 @@ final class StartTimer {
         let me = Unmanaged<StartTimer>.fromOpaque(timer.pointee.context!).takeUnretainedValue()
         me.action()
       }, Unmanaged.passUnretained(self).toOpaque())
-    hub.loop.start(timer, at: hub.deadline(after: delay).nanoseconds)
+    hub.start(timer, at: hub.deadline(after: delay))
   }
 
   func cancel() {
-    if timer.pointee.armed { hub.loop.stop(timer) }
+    hub.stop(timer)
   }
 
   deinit {

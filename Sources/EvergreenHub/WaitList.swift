@@ -36,6 +36,7 @@ package struct WaitList {
 
   package var isEmpty: Bool { first == nil }
 
+  @inline(__always)
   package mutating func append(_ node: UnsafeMutablePointer<WaitNode>) {
     node.pointee.previous = last
     node.pointee.next = nil
@@ -44,6 +45,7 @@ package struct WaitList {
     last = node
   }
 
+  @inline(__always)
   /// Takes a node out, wherever it stands. No-op if it has been taken out already.
   package mutating func remove(_ node: UnsafeMutablePointer<WaitNode>) {
     guard node.pointee.isListed else { return }

@@ -6,6 +6,7 @@
 // signal handler. A hub that stays blocked is reported again only when it has switched since.
 
 import CGreenlet
+import CLibev
 import Greenlets
 import Synchronization
 
@@ -113,10 +114,11 @@ enum Watchdog {
   }
 
   private static func check(_ entry: Entry) -> String? {
-    let now = monotonicNanoseconds()
+    let now = evg_read_clock()
     let switches = evg_switches_of(UnsafePointer<evg_thread>(bitPattern: entry.state)!)
     return entry.seen.withLock { seen in
-      if switches != seen.switches || entry.isWaiting.load(ordering: .relaxed) {
+      let isFirstLook = seen.since == 0
+      if switches != seen.switches || isFirstLook || entry.isWaiting.load(ordering: .relaxed) {
         seen = (switches, now, false)
         return nil
       }
@@ -131,12 +133,6 @@ enum Watchdog {
       guard glimpse.others > (glimpse.id == 0 ? 1 : 2) else { return nil }
       return report(glimpse, blockedFor: blocked)
     }
-  }
-
-  private static func monotonicNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 
   private static func report(_ glimpse: evg_glimpse, blockedFor nanoseconds: UInt64) -> String {

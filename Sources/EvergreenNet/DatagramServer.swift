@@ -61,7 +61,7 @@ public final class DatagramServer {
   public func start() throws {
     if receiver != nil { return }
     if socket.isClosed { throw SocketError.closed(.receive, address) }
-    let receiver = spawn { [unowned self] in try receiveForever() }
+    let receiver = spawn { [self] in try receiveForever() }
     receiver.name = "receiver at \(address)"
     self.receiver = receiver
   }
@@ -101,7 +101,7 @@ public final class DatagramServer {
       try pool.waitAvailable()
       do {
         let (bytes, sender) = try socket.receiveFrom()
-        _ = pool.trySpawn { [unowned self] in
+        _ = pool.trySpawn { [self] in
           do { try handler(self, bytes, sender) } catch let error as SocketError
             where error.isPeerGone || error.errno == .connectionRefused
           {}

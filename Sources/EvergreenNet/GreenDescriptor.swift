@@ -128,7 +128,7 @@ package final class GreenDescriptor {
   package func wake(_ direction: Direction) {
     let io = io(direction)
     guard io.pointee.context != nil else { return }
-    hub.loop.stop(io)
+    hub.stop(io)
     ioIsReady(io, 0)
   }
 

@@ -64,7 +64,7 @@ public final class Socket {
       try makeNonBlocking(number)
       #endif
       descriptor = GreenDescriptor(number)
-    } catch let error as Errno {
+    } catch {
       throw SocketError(.open, error)
     }
     fillsReads = type == .stream
@@ -100,7 +100,7 @@ public final class Socket {
       _ = try checked { socketpair(AF_UNIX, type.rawValue, 0, &numbers) }
       for number in numbers { try makeNonBlocking(number) }
       #endif
-    } catch let error as Errno {
+    } catch {
       throw SocketError(.open, error)
     }
     let isStream = type == .stream

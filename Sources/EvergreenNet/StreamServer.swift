@@ -98,7 +98,7 @@ public final class StreamServer {
   public func start() throws {
     if acceptor != nil { return }
     if listener.isClosed { throw SocketError.closed(.accept, address) }
-    let acceptor = spawn { [unowned self] in try acceptForever() }
+    let acceptor = spawn { [self] in try acceptForever() }
     acceptor.name = "acceptor of \(address)"
     self.acceptor = acceptor
   }

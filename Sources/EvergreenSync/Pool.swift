@@ -111,6 +111,8 @@ public final class Pool {
   ///   - waiting: Whether to wait until all have ended.
   ///   - timeout: The longest wait.
   /// - Returns: Whether the pool is empty.
+  /// - Throws: What is thrown into the caller while it waits. To a caller that is in the pool
+  ///   itself, `error`, when the others have ended.
   ///
   /// > Switch point: Yes, if it waits.
   @discardableResult
@@ -118,15 +120,18 @@ public final class Pool {
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
     let end = timeout.map { ContinuousClock.now + $0 }
-    while !members.isEmpty {
-      try killAll(members.sorted { $0.id < $1.id }, with: error, waiting: false)
+    let me: AnyGreenlet? = waiting ? Greenlet.current : nil
+    while members.contains(where: { $0 !== me }) {
+      let victims = members.filter { $0 !== me }
+      try killAll(victims.sorted { $0.id < $1.id }, with: error, waiting: false)
       if !waiting { break }
       // Those that were there; newcomers are seen in the next round.
-      for member in members {
+      for member in victims {
         let left = end.map { max(.zero, ContinuousClock.now.duration(to: $0)) }
         guard try member.join(timeout: left) else { return false }
       }
     }
+    if let me, members.contains(me) { throw error }
     return members.isEmpty
   }
 }

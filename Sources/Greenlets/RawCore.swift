@@ -13,11 +13,11 @@ final class RawCore {
   var phase: Phase
   var parent: RawGreenlet?
   var weakHandle: Unmanaged<RawGreenlet>?
-  private(set) var context: UnsafeMutablePointer<evg_context>?
+  @exclusivity(unchecked) private(set) var context: UnsafeMutablePointer<evg_context>?
   private var body: ((Any?) throws -> Any?)?
-  private var message: RawMessage?
-  /// Who switched here last; where to go if no ancestor can be gone to.
-  private var resumer: RawCore?
+  private var message: RawMessage? {
+    didSet { context?.pointee.has_message = message != nil }
+  }
 
   init(
     thread: RawThread, parent: RawGreenlet, stackSize: Int, body: @escaping (Any?) throws -> Any?
@@ -59,27 +59,11 @@ final class RawCore {
   }
 
   var handle: RawGreenlet {
-    weakHandle?.takeUnretainedValue() ?? RawGreenlet(handleOf: self)
+    context?.pointee.is_orphan = false
+    return weakHandle?.takeUnretainedValue() ?? RawGreenlet(handleOf: self)
   }
 
   // MARK: Switching
-
-  /// The common case, with nothing to look at: suspended, on this thread, nobody watches.
-  @inline(__always)
-  func canResumePlainly(from me: RawCore) -> Bool {
-    guard phase == .active, thread === me.thread, let context else { return false }
-    return context.pointee.state == EVG_SUSPENDED && thread.tracer == nil && !thread.hasDropped
-  }
-
-  /// Suspends this core, the current one, until it is switched to.
-  @inline(__always)
-  func leave(for target: RawCore) throws -> Any? {
-    target.resumer = self
-    context.unsafelyUnwrapped.pointee.state = UInt8(EVG_SUSPENDED)
-    evg_switch(target.context.unsafelyUnwrapped)
-    if message != nil || thread.tracer != nil || thread.hasDropped { return try arrive() }
-    return nil
-  }
 
   /// Delivers `message` to `target`, or to who stands for it, from this core, the current one.
   func send(_ message: RawMessage, to target: RawCore) throws -> Any? {
@@ -103,9 +87,10 @@ final class RawCore {
     try destination.prepare()
     destination.message = message
     if weakHandle == nil, !isWrapper { thread.orphans.append(self) }
-    let origin = self
-    if thread.tracer != nil { destination.traced = (message, origin) }
-    return try leave(for: destination)
+    if thread.tracer != nil { destination.traced = (message, self) }
+    context!.pointee.state = UInt8(EVG_SUSPENDED)
+    evg_switch(destination.context!)
+    return evg_must_arrive() ? try arrive() : nil
   }
 
   private var traced: (RawMessage, RawCore)?
@@ -133,7 +118,7 @@ final class RawCore {
   }
 
   /// What the one that is switched to does first: tracing, the dropped ones, then its message.
-  private func arrive() throws -> Any? {
+  func arrive() throws -> Any? {
     let message = self.message
     self.message = nil
     if thread.hasDropped { thread.unwindDropped() }
@@ -143,7 +128,7 @@ final class RawCore {
 
   private func trace(_ message: RawMessage?) throws {
     guard let tracer = thread.tracer else { return }
-    let origin = traced?.1 ?? resumer ?? self
+    let origin = traced?.1 ?? self
     traced = nil
     var event = RawGreenlet.TraceEvent.switch
     if case .error? = message { event = .throw }
@@ -193,7 +178,6 @@ final class RawCore {
       return
     }
     heir.message = outcome
-    heir.resumer = self
     if thread.tracer != nil { heir.traced = (outcome, self) }
     context.pointee.successor = heir.context
     if heir.context!.pointee.is_raw { heir.context!.pointee.owner = context.pointee.owner }
@@ -206,14 +190,16 @@ final class RawCore {
       if one.phase != .dead, (try? one.prepare()) != nil { return one }
       ancestor = one.parent?.core
     }
-    if let resumer, resumer.phase == .active, (try? resumer.prepare()) != nil { return resumer }
-    return nil
+    guard let context, let resumer = context.pointee.resumer, let raw = resumer.pointee.raw,
+      resumer.pointee.generation == context.pointee.resumer_generation,
+      resumer.pointee.state == EVG_SUSPENDED
+    else { return nil }
+    return Unmanaged<RawCore>.fromOpaque(raw).takeUnretainedValue()
   }
 
   private func die() {
     phase = .dead
     body = nil
-    resumer = nil
     message = nil
     context = nil
   }
@@ -226,7 +212,7 @@ final class RawCore {
     if thread.identity != evg_thread_self() {
       thread.droppedElsewhere.add(Unmanaged.passRetained(self))
     } else if context == evg_current() || context!.pointee.state != EVG_SUSPENDED {
-      return  // it runs, or waits in the hub: it is looked at when it switches away
+      context!.pointee.is_orphan = true  // it is looked at when it switches away
     } else {
       unwind()
     }

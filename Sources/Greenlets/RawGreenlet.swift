@@ -107,11 +107,33 @@ public final class RawGreenlet {
   ///
   /// > gevent: `greenlet.switch(*args)`.
   @discardableResult
+  @inlinable
   public func `switch`(_ value: Any? = nil) throws -> Any? {
-    let me = RawCore.current
-    if value == nil, core.canResumePlainly(from: me) { return try me.leave(for: core) }
-    return try me.send(.value(value), to: core)
+    if value == nil {
+      switch switchPlainly() {
+      case .nothingCame: return nil
+      case .somethingCame: return try arrive()
+      case .refused: break
+      }
+    }
+    return try send(value)
   }
+
+  @usableFromInline
+  enum PlainSwitch { case nothingCame, somethingCame, refused }
+
+  // A switch with nothing to say and nobody to watch it needs no more than this.
+  @usableFromInline
+  func switchPlainly() -> PlainSwitch {
+    guard let context = core.context, evg_switch_plainly(context) else { return .refused }
+    return evg_must_arrive() ? .somethingCame : .nothingCame
+  }
+
+  @usableFromInline
+  func arrive() throws -> Any? { try RawCore.current.arrive() }
+
+  @usableFromInline
+  func send(_ value: Any?) throws -> Any? { try RawCore.current.send(.value(value), to: core) }
 
   /// Throws `error` at the point where this greenlet is suspended, and runs it.
   ///
@@ -145,9 +167,9 @@ enum RawMessage {
 /// What the raw greenlets of one thread share.
 final class RawThread {
   let identity = evg_thread_self()
-  var tracer: RawGreenlet.Tracer?
+  var tracer: RawGreenlet.Tracer? { didSet { updateAttention() } }
   /// Cores whose last handle went while they ran: unwound once they have switched away.
-  var orphans: [RawCore] = []
+  var orphans: [RawCore] = [] { didSet { updateAttention() } }
   let droppedElsewhere = DroppedCores()
 
   static var current: RawThread {
@@ -174,5 +196,10 @@ final class RawThread {
 
   func unwindDropped() {
     while let core = orphans.popLast() ?? droppedElsewhere.take() { core.unwind() }
+    updateAttention()
+  }
+
+  private func updateAttention() {
+    droppedElsewhere.setAttention(orElse: tracer != nil || !orphans.isEmpty)
   }
 }

@@ -16,5 +16,5 @@ func lookUpNames(_ n: Int) throws -> Report {
 
 /// - Returns: How many addresses there are.
 private func lookUp() throws -> Int {
-  try Resolver.current.addresses(of: "localhost", port: 80).count
+  try SocketAddress.resolve("localhost", port: 80).count
 }

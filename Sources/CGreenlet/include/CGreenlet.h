@@ -40,56 +40,68 @@ enum {
 enum { EVG_NO_ARGUMENT = -1 };
 
 typedef struct evg_context evg_context;
+typedef struct evg_thread evg_thread;
 typedef void (*evg_entry)(evg_context *);
 
 struct evg_context {
   void *_Nullable stack_pointer;  // where it was left; NULL before the first run
+  evg_context *_Nullable next;    // in the ready queue, or in the pool
   void *_Nullable words[EVG_WORD_COUNT];
-  evg_context *_Nullable next;  // in the ready queue, or in the pool
+  int32_t saved_errno;
+  uint8_t state;
+  bool is_due;       // an error is to be thrown at the owner's next switch point
+  bool is_raw;       // switched by hand: takes over the owner of whoever switches to it
+  bool has_message;  // something came with the switch to it
+  bool is_orphan;    // raw, and the last reference to it is gone
+  bool lacks_stack;  // no memory for one: runs its entry on the reserve, which must only fail
   evg_entry _Nullable entry;
   void *_Nullable object;  // the Swift object that this context runs
   void *_Nullable owner;   // the hub's greenlet on whose behalf it runs, its own or not
   void *_Nullable raw;     // the Swift object by which it is switched by hand
+  evg_thread *_Nullable thread;
   evg_context *_Nullable successor;  // runs when this one has finished; NULL: the next ready one
-  uint8_t *_Nullable stack_low;      // lowest usable byte; the guard lies below
-  uint32_t stack_size;               // usable bytes
-  uint32_t id;                       // small, unique among the thread's live contexts; main is 0
-  int32_t saved_errno;
-  uint8_t state;
-  bool is_raw;       // switched by hand: takes over the owner of whoever switches to it
-  bool lacks_stack;  // no memory for one: runs its entry on the reserve, which must only fail
-  char *_Nullable name;              // owned, for reports that may not allocate
-  const char *_Nullable origin;      // where it was spawned: a file name that lives for ever
+  evg_context *_Nullable resumer;    // who switched to it last, by hand
+  uint32_t resumer_generation;
+  uint32_t generation;           // counts the lives of this memory
+  uint8_t *_Nullable stack_low;  // lowest usable byte; the guard lies below
+  uint32_t stack_size;           // usable bytes
+  uint32_t id;                   // small, unique among the thread's live contexts; main is 0
+  char *_Nullable name;          // owned, for reports that may not allocate
+  const char *_Nullable origin;  // where it was spawned: a file name that lives for ever
   uint32_t origin_line;
-  const char *_Nullable wait_text;   // what it waits for; lives for ever
-  int64_t wait_argument;             // shown behind the text unless EVG_NO_ARGUMENT
-  uint64_t wait_since;               // the loop's time, nanoseconds
+  uint32_t valgrind_id;
+  uint64_t serial;               // of the hub's greenlet that it runs; 0 for main
+  const char *_Nullable wait_text;  // what it waits for; lives for ever
+  int64_t wait_argument;            // shown behind the text unless EVG_NO_ARGUMENT
+  uint64_t wait_since;              // the loop's time, nanoseconds
   void *_Nullable asan_fake_stack;
   void *_Nullable tsan_fiber;
-  uint32_t valgrind_id;
 };
 
-/// What a thread knows about its contexts. Swift reads it; only this module writes it.
-typedef struct evg_thread {
+/// What a thread knows about its contexts. Swift reads it; only this module writes it, but for the
+/// objects and `now`.
+struct evg_thread {
   evg_context *_Nullable current;  // NULL until `evg_attach`
   evg_context *_Nullable hub;      // runs when nothing else can
   void *_Nullable hub_object;
-  void *_Nullable raw_object;  // what the raw greenlets of this thread share
+  void *_Nullable raw_object;      // what the raw greenlets of this thread share
   evg_context *_Nullable ready_head;
   evg_context *_Nullable ready_tail;
   evg_context *_Nullable finished;  // its stack is taken back by whoever runs next
   void *_Nullable *_Nullable words[EVG_WORD_COUNT];
-  uint64_t now;           // the loop's time after its last pass, nanoseconds; written by the hub
-  uint64_t switches;      // runs so far; the watchdog reads it from its own thread
-  int32_t budget;         // runs left until the hub must look at its loop
+  uint64_t switches;       // runs so far; the watchdog reads it from its own thread
+  uint64_t serials;        // given to the hub's greenlets so far
+  uint64_t now;            // the loop's time after its last pass, nanoseconds; the hub sets it
+  int32_t budget;          // runs left until the hub must look at its loop
   uint32_t ready_count;
-  uint32_t live;          // contexts in use, the main one not counted
+  uint32_t live;           // contexts in use, the main one not counted
   uint32_t stacks_in_use;
-  bool shares_accesses;   // debug: one access set for all, so that overlaps trap
-  bool swaps_words;       // the runtime's words were found
-  bool calls_runtime;     // they were not: the slower exported functions serve exclusivity
+  uint32_t raw_attention;  // raw switches must look closer; other threads set it too
+  bool shares_accesses;    // debug: one access set for all, so that overlaps trap
+  bool swaps_words;        // the runtime's words were found
+  bool calls_runtime;      // they were not: the slower exported functions serve exclusivity
   evg_context main;
-} evg_thread;
+};
 
 extern __thread evg_thread evg_self __attribute__((tls_model("initial-exec")));
 
@@ -154,6 +166,27 @@ static inline bool evg_wake(evg_context *context) {
   return true;
 }
 
+/// Whether a switch point must look closer before or after a wait: an error is due, the context is
+/// a raw greenlet's, or it is the hub's own.
+static inline bool evg_needs_care(const evg_context *context) {
+  return context->is_due || context->is_raw || !context->owner;
+}
+
+/// Switches by hand to a suspended context, if there is nothing else to be done with it: same
+/// thread, nobody watches, nobody was dropped. True when control is back.
+bool evg_switch_plainly(evg_context *to);
+
+/// Makes raw switches of a thread look closer, or not. From any thread.
+static inline void evg_set_raw_attention(evg_thread *thread, bool on) {
+  __atomic_store_n(&thread->raw_attention, on, __ATOMIC_RELAXED);
+}
+
+/// Whether something came with the switch to the current context, or raw greenlets need attention.
+static inline bool evg_must_arrive(void) {
+  const evg_thread *self = &evg_self;
+  return self->current->has_message || __atomic_load_n(&self->raw_attention, __ATOMIC_RELAXED);
+}
+
 static inline evg_context *_Nullable evg_current(void) { return evg_self.current; }
 static inline void evg_set_hub(evg_context *_Nullable hub, void *_Nullable object) {
   evg_self.hub = hub;
@@ -186,6 +219,12 @@ bool evg_words_probe_in_job(void);
 
 /// Task locals that the running code sees, copied for a new context; NULL if there are none.
 void *_Nullable evg_task_locals_copy(void);
+
+/// Whether task locals are bound where the running code could see them.
+static inline bool evg_has_task_locals(void) {
+  const evg_thread *self = &evg_self;
+  return self->swaps_words && (*self->words[EVG_WORD_TASK_LOCALS] || *self->words[EVG_WORD_TASK]);
+}
 
 /// Gives back the task locals of the context that is about to finish.
 void evg_task_locals_drop(void);

@@ -1,0 +1,107 @@
+// Evergreen: the timeout of a block.
+// SPDX-License-Identifier: MIT
+//
+// The timer lies in a record that the hub lends, so that a block costs no allocation. `stop` gives it
+// back, and keeps the timeout that has fired, if one has, to be told from those of other blocks.
+
+import CGreenlet
+import CLibev
+import Greenlets
+
+/// What `withTimeout` keeps while its body runs.
+@usableFromInline
+struct TimeoutScope: ~Copyable {
+  private let record: UnsafeMutablePointer<TimeoutRecord>
+  private let hub: Unmanaged<Hub>
+  private let duration: Duration
+  private var fired: Timeout?
+
+  /// - Throws: ``BlockingInHub`` on the hub's own stack.
+  @usableFromInline
+  init(_ duration: Duration) throws {
+    hub = Hub.unmanagedCurrent
+    guard let owner = evg_current().unsafelyUnwrapped.pointee.owner else { throw BlockingInHub() }
+    self.duration = duration
+    record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
+    record.pointee.greenlet = .fromOpaque(owner)
+    record.pointee.duration = duration
+  }
+
+  @usableFromInline
+  mutating func start() {
+    hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: $0.deadline(after: duration)) }
+  }
+
+  /// Ends the timeout. One that has fired but has not been thrown is taken back.
+  @usableFromInline
+  mutating func stop() {
+    hub._withUnsafeGuaranteedRef { hub in
+      hub.stop(record.timer)
+      if let timeout = record.pointee.fired {
+        fired = timeout
+        record.pointee.fired = nil
+        record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
+          greenlet.withDueErrors { $0.remove(timeout) }
+        }
+      }
+      hub.giveBack(record)
+    }
+  }
+
+  /// Whether an error is this block's timeout.
+  @usableFromInline
+  func isOwn(_ error: any Error) -> Bool {
+    guard let fired, let timeout = error as? Timeout else { return false }
+    return timeout === fired
+  }
+}
+
+struct TimeoutRecord {
+  var timer: evg_timer
+  var greenlet: Unmanaged<AnyGreenlet>
+  var duration: Duration
+  var fired: Timeout?
+  var next: UnsafeMutablePointer<TimeoutRecord>?
+}
+
+extension UnsafeMutablePointer<TimeoutRecord> {
+  fileprivate var timer: UnsafeMutablePointer<evg_timer> {
+    UnsafeMutableRawPointer(self).assumingMemoryBound(to: evg_timer.self)
+  }
+}
+
+extension Hub {
+  fileprivate func takeTimeoutRecord() -> UnsafeMutablePointer<TimeoutRecord> {
+    if let record = freeTimeoutRecords {
+      freeTimeoutRecords = record.pointee.next
+      return record
+    }
+    let record = UnsafeMutablePointer<TimeoutRecord>.allocate(capacity: 1)
+    record.initialize(
+      to: TimeoutRecord(
+        timer: evg_timer(
+          watcher: ev_timer(), fire: timeoutFired, context: UnsafeMutableRawPointer(record),
+          deadline: 0, armed: false), greenlet: .passUnretained(main), duration: .zero))
+    return record
+  }
+
+  fileprivate func giveBack(_ record: UnsafeMutablePointer<TimeoutRecord>) {
+    record.pointee.next = freeTimeoutRecords
+    freeTimeoutRecords = record
+  }
+
+  func freeAllTimeoutRecords() {
+    while let record = freeTimeoutRecords {
+      freeTimeoutRecords = record.pointee.next
+      record.deinitialize(count: 1)
+      record.deallocate()
+    }
+  }
+}
+
+private let timeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+  let record = timer.pointee.context!.assumingMemoryBound(to: TimeoutRecord.self)
+  let timeout = Timeout(of: record.pointee.duration)
+  record.pointee.fired = timeout
+  record.pointee.greenlet._withUnsafeGuaranteedRef { _ = $0.interrupt(with: timeout) }
+}

@@ -1,0 +1,123 @@
+// Evergreen: tests of raw greenlets beside those of the hub
+// SPDX-License-Identifier: MIT
+
+import EvergreenHub
+import EvergreenSync
+import EvergreenTesting
+import Greenlets
+import Testing
+
+@Suite("Switching by hand", .timeLimit(.minutes(1)))
+struct HandSwitchTests {
+  @Test func intoAParkedGreenletIsRefused() async throws {
+    try await runGreen {
+      let raw = Box<RawGreenlet?>(nil)
+      let event = Event()
+      let sleeper = spawn {
+        raw.value = RawGreenlet.current
+        try sleep(for: .seconds(3600))
+      }
+      try Greenlet.yield()
+      for _ in 0..<2 {
+        let error = #expect(throws: SwitchError.self) { try raw.value!.switch() }
+        #expect(error!.description.contains("waits in its hub for sleep"))
+        #expect(throws: SwitchError.self) { try raw.value!.switch(5) }
+        #expect(throws: SwitchError.self) { try raw.value!.throw(OneError()) }
+      }
+      #expect(!sleeper.isReady)
+      let waiter = spawn {
+        raw.value = RawGreenlet.current
+        try event.wait()
+        return "undisturbed"
+      }
+      try Greenlet.yield()
+      let error = #expect(throws: SwitchError.self) { try raw.value!.switch() }
+      #expect(error!.description.contains("an Event"))
+      event.set()
+      #expect(throws: SwitchError.self, "it waits for its turn") { try raw.value!.switch() }
+      try #expect(waiter.get() == "undisturbed")
+      try sleeper.kill()
+    }
+  }
+
+  @Test func intoTheMainGreenletWhileItWaitsIsRefused() async throws {
+    try await runGreen {
+      let main = RawGreenlet.current
+      let child = spawn { thrown { try main.switch() } }
+      try #expect(child.get() is SwitchError)
+    }
+  }
+
+  @Test func intoAGreenletThatHasEndedGoesNowhereBad() async throws {
+    try await runGreen {
+      let raw = Box<RawGreenlet?>(nil)
+      try spawn { raw.value = RawGreenlet.current }.join()
+      #expect(raw.value!.isDead)
+      #expect(thrown { try raw.value!.switch() } is SwitchError)
+    }
+  }
+
+  @Test func aRawGreenletMayBlockOnBehalfOfTheOneThatSwitchedToIt() async throws {
+    try await runGreenInVirtualTime { clock in
+      let log = Log()
+      let outer = spawn {
+        let raw = RawGreenlet { value in
+          try sleep(for: .seconds(5))
+          log.add("raw \(value!)")
+          return "back"
+        }
+        let answer = try raw.switch(1)
+        log.add("\(answer!)")
+        return raw.isDead
+      }
+      let other = spawn {
+        try sleep(for: .seconds(1))
+        log.add("other")
+      }
+      try #expect(outer.get())
+      try other.join()
+      #expect(log.entries == ["other", "raw 1", "back"])
+      #expect(clock.elapsed == .seconds(5))
+    }
+  }
+
+  @Test func aKillReachesARawGreenletThatWaits() async throws {
+    try await runGreen {
+      let log = Log()
+      let victim = spawn {
+        let raw = RawGreenlet { _ in
+          defer { log.add("raw") }
+          try sleep(for: .seconds(3600))
+          return nil
+        }
+        defer { log.add("outer") }
+        try raw.switch()
+        log.add("raw has ended")
+        try sleep(for: .seconds(3600))
+      }
+      try Greenlet.yield()
+      try victim.kill(waiting: false)
+      try Greenlet.yield()
+      if !victim.isReady { try victim.kill() }
+      #expect(log.entries.first == "raw")
+      #expect(log.entries.last == "outer")
+    }
+  }
+
+  @Test func aGeneratorMayBlock() async throws {
+    try await runGreenInVirtualTime { clock in
+      let log = Log()
+      let consumer = spawn {
+        let ticks = Generator<Int> { yield in
+          for number in 0..<3 {
+            try sleep(for: .seconds(1))
+            try yield(number)
+          }
+        }
+        for tick in ticks { log.add("\(tick) at \(clock.elapsed.components.seconds)") }
+      }
+      try consumer.join()
+      #expect(log.entries == ["0 at 1", "1 at 2", "2 at 3"])
+    }
+  }
+}

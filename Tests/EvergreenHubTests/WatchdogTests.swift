@@ -1,0 +1,148 @@
+// Evergreen: tests of the detection of blocked hubs
+// SPDX-License-Identifier: MIT
+
+import EvergreenHub
+import EvergreenSync
+import EvergreenTesting
+import Greenlets
+import Testing
+
+/// In processes of their own: there is one handler for all hubs of a process.
+@Suite("Watchdog", .timeLimit(.minutes(1)))
+struct WatchdogTests {
+  @Test func reportsTheGreenletThatBlocksOnce() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        try #require(Hub.current.blockingThreshold == .milliseconds(50))
+        let other = spawn { try sleep(for: .seconds(3600)) }
+        let line = #line + 1
+        let culprit = spawn { compute(for: .milliseconds(1500)) }
+        culprit.name = "culprit"
+        try culprit.join()
+        try sleep(for: .milliseconds(20))
+        try other.kill()
+        try #require(log.entries.count == 1, "\(log.entries)")
+        let report = log.entries[0]
+        let origin = "spawned at EvergreenHubTests/WatchdogTests.swift:\(line)"
+        try #require(report.contains("\"culprit\" (\(origin)) has blocked its hub for "))
+        try #require(report.contains("ThreadPool"))
+        try #require(report.split(separator: "\n").count > 3, "it shows where")
+      }
+    }
+  }
+
+  @Test func reportsTheMainGreenlet() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        let other = spawn { try sleep(for: .seconds(3600)) }
+        try sleep(for: .milliseconds(1))
+        compute(for: .milliseconds(1500))
+        try other.kill()
+        try #require(log.entries.count == 1, "\(log.entries)")
+        try #require(log.entries[0].hasPrefix("the main greenlet"))
+      }
+    }
+  }
+
+  @Test func reportsAgainAfterASwitch() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        let other = spawn { try sleep(for: .seconds(3600)) }
+        for _ in 0..<2 {
+          try sleep(for: .milliseconds(100))
+          compute(for: .milliseconds(1500))
+        }
+        try sleep(for: .milliseconds(1))
+        try other.kill()
+        try #require(log.entries.count == 2, "\(log.entries)")
+      }
+    }
+  }
+
+  @Test func isSilentAboutIdleAndYieldingHubs() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        Hub.current.blockingThreshold = .milliseconds(200)
+        let others = (0..<3).map { _ in
+          spawn { try sleep(for: .seconds(3600)) }
+        }
+        try sleep(for: .milliseconds(1200))
+        let begin = ContinuousClock.now
+        while begin.duration(to: .now) < .milliseconds(1200) {
+          compute(for: .milliseconds(1))
+          try Greenlet.yield()
+        }
+        let mailbox = Hub.current.mailbox
+        try Event().wait(timeout: .milliseconds(700))
+        mailbox.post {}
+        try killAll(others)
+        try #require(log.entries.isEmpty, "\(log.entries)")
+      }
+    }
+  }
+
+  @Test func isSilentWhenNobodyElseWaits() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        try Greenlet.yield()
+        compute(for: .milliseconds(1200))
+        try #require(log.entries.isEmpty, "\(log.entries)")
+      }
+    }
+  }
+
+  @Test func isSilentWhenSwitchedOff() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreen {
+        for off in [nil, Duration.zero] {
+          Hub.current.blockingThreshold = .milliseconds(50)
+          Hub.current.blockingThreshold = off
+          try #require(Hub.current.blockingThreshold == nil)
+          let other = spawn { try sleep(for: .seconds(3600)) }
+          try sleep(for: .milliseconds(1))
+          compute(for: .milliseconds(1200))
+          try other.kill()
+        }
+        try #require(log.entries.isEmpty, "\(log.entries)")
+      }
+    }
+  }
+
+  @Test func looksAtSeveralHubs() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      let threads = (0..<2).map { number in
+        OwnThread {
+          Hub.withHub { hub in
+            hub.blockingThreshold = .milliseconds(50)
+            spawn { try sleep(for: .seconds(3600)) }
+            let culprit = spawn { compute(for: .milliseconds(1500)) }
+            culprit.name = "culprit \(number)"
+            _ = try? culprit.join()
+          }
+        }
+      }
+      for thread in threads { thread.join() }
+      for number in 0..<2 {
+        try #require(log.entries.filter { $0.contains("\"culprit \(number)\"") }.count == 1)
+      }
+    }
+  }
+}

@@ -1,0 +1,155 @@
+// Evergreen: tests of connecting to the first of several addresses that answers.
+// SPDX-License-Identifier: MIT
+
+import EventLoop
+import EvergreenHub
+import EvergreenNet
+import EvergreenTesting
+import Greenlets
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct HappyEyeballsTests {
+  /// An address at which nobody listens.
+  static func refusing() throws -> SocketAddress {
+    let listener = try Socket.listen(on: .ipv4("127.0.0.2", port: 0))
+    defer { listener.close() }
+    return try listener.localAddress
+  }
+
+  @Test func literalsAndLocalhostConnect() async throws {
+    try await runGreen {
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let port = try #require(try listener.localAddress.port)
+      for host in ["127.0.0.1", "localhost"] {
+        let client = try Socket.connect(host: host, port: port, timeout: .seconds(30))
+        let (server, _) = try listener.accept(timeout: .seconds(10))
+        try server.sendAll([1])
+        try #expect(client.receive(upTo: 10) == [1])
+        try #expect(client.get(.noDelay))
+      }
+    }
+  }
+
+  @Test func theSecondAddressIsTriedWhenTheFirstRefuses() async throws {
+    try await runGreen {
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let good = try listener.localAddress
+      Hub.current.resolver = FakeResolver(answer: [try Self.refusing(), good])
+      let begin = ContinuousClock.now
+      let client = try Socket.connect(host: "somewhere", port: 1)
+      try #expect(client.peerAddress == good)
+      // It does not wait for the quarter of a second.
+      #expect(ContinuousClock.now - begin < .milliseconds(200))
+    }
+  }
+
+  @Test func theSecondAddressIsTriedWhenTheFirstIsSilent() async throws {
+    try await runGreen {
+      let hole = try BlackHole()
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let good = try listener.localAddress
+      let begin = ContinuousClock.now
+      let client = try Socket.connect(toAnyOf: [hole.address, good], delay: .milliseconds(50))
+      try #expect(client.peerAddress == good)
+      #expect(ContinuousClock.now - begin >= .milliseconds(50))
+    }
+  }
+
+  @Test func theFirstWinsWhenBothAnswer() async throws {
+    try await runGreen {
+      let listeners = try (0..<2).map { _ in try Socket.listen(on: .loopbackIPv4(port: 0)) }
+      let client = try Socket.connect(toAnyOf: listeners.map { try $0.localAddress })
+      try #expect(client.peerAddress == listeners[0].localAddress)
+      #expect(socketError { _ = try listeners[1].accept(timeout: .zero) }?.isTimeout == true)
+    }
+  }
+
+  @Test func losersAreClosed() async throws {
+    try await runGreen {
+      let holes = try (0..<3).map { _ in try BlackHole() }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let before = Hub.current.greenlets.count
+      let client = try Socket.connect(
+        toAnyOf: holes.map(\.address) + [try listener.localAddress], delay: .milliseconds(5))
+      try idle()
+      #expect(Hub.current.greenlets.count == before)
+      // The number after the winner's is free again: the losers' have gone.
+      withExtendedLifetime(client) {}
+    }
+  }
+
+  @Test func whenAllFailTheErrorIsTheFirstOnes() async throws {
+    try await runGreen {
+      let addresses = try (0..<3).map { _ in try Self.refusing() }
+      let error = socketError { _ = try Socket.connect(toAnyOf: addresses) }
+      #expect(error?.errno == .connectionRefused)
+      #expect(error?.address == addresses[0])
+    }
+  }
+
+  @Test func theErrorIsTheFirstOnesAlsoIfItCameLast() async throws {
+    try await runGreen {
+      // The kernel asks the listener again after a second, and it has gone by then.
+      let hole = try BlackHole()
+      let other = try Self.refusing()
+      let closer = spawn(after: .milliseconds(100)) { hole.listener.close() }
+      let error = socketError {
+        _ = try Socket.connect(toAnyOf: [hole.address, other], delay: .milliseconds(5))
+      }
+      #expect(error?.errno == .connectionRefused)
+      #expect(error?.address == hole.address)
+      try closer.join()
+    }
+  }
+
+  @Test func oneAddressNeedsNoRace() async throws {
+    try await runGreen {
+      let address = try Self.refusing()
+      #expect(socketError { _ = try Socket.connect(toAnyOf: [address]) }?.address == address)
+    }
+  }
+
+  @Test func theTimeCoversAllAttempts() async throws {
+    try await runGreen {
+      let holes = try (0..<3).map { _ in try BlackHole() }
+      Hub.current.resolver = FakeResolver(answer: holes.map(\.address))
+      let begin = ContinuousClock.now
+      let error = socketError {
+        _ = try Socket.connect(host: "somewhere", port: 5, timeout: .milliseconds(300))
+      }
+      #expect(error?.isTimeout == true)
+      #expect(ContinuousClock.now - begin >= .milliseconds(300))
+    }
+  }
+
+  @Test(arguments: 0..<6)
+  func whoIsKilledWhileRacingLeavesNothing(stage: Int) async throws {
+    try await runGreen {
+      let holes = try (0..<3).map { _ in try BlackHole() }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let addresses = try holes.map(\.address) + [listener.localAddress]
+      let before = Hub.current.greenlets.count
+      let victim = spawn { try Socket.connect(toAnyOf: addresses, delay: .milliseconds(5)) }
+      if stage > 0 { try Greenlet.yield() }
+      if stage > 1 { try Greenlet.yield() }
+      if stage > 2 { try sleep(for: .milliseconds(3 * stage)) }
+      try victim.kill()
+      try idle()
+      #expect(Hub.current.greenlets.count == before)
+      // A winner that nobody took has been closed.
+      while let (socket, _) = try? listener.accept(timeout: .zero), victim.value == nil {
+        try #expect(socket.receive(upTo: 1, timeout: .seconds(10)) == nil)
+      }
+    }
+  }
+
+  @Test func familiesTakeTurns() throws {
+    let four = try (1...3).map { try SocketAddress.ipv4("192.0.2.\($0)", port: 1) }
+    let six = try (1...2).map { try SocketAddress.ipv6("2001:db8::\($0)", port: 1) }
+    #expect(
+      alternatingFamilies([six[0], six[1], four[0], four[1], four[2]])
+        == [six[0], four[0], six[1], four[1], four[2]])
+    #expect(alternatingFamilies(four + six) == [four[0], six[0], four[1], six[1], four[2]])
+    #expect(alternatingFamilies(four) == four)
+  }
+}
