@@ -21,8 +21,10 @@ func tests(of name: String, _ others: Target.Dependency...) -> Target {
 func example(_ name: String) -> Target {
   .executableTarget(
     name: name,
+    // The floors too: what an umbrella re-exports is not seen to change.
     dependencies: [
-      "Evergreen", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ],
     path: "Examples/\(name)", swiftSettings: strict)
 }
@@ -44,7 +46,7 @@ let package = Package(
     .target(name: "CSockets"),
     floor("Greenlets", on: "CGreenlet"),
     floor("EventLoop", on: "CLibev"),
-    floor("EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop"),
+    floor("EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev"),
     floor("EvergreenSync", on: "EvergreenHub", "Greenlets", "CGreenlet"),
     floor(
       "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",

@@ -138,7 +138,28 @@ static void thread_ends(void *unused) {
   evg_detach();
 }
 
-static void make_exit_key(void) { pthread_key_create(&exit_key, thread_ends); }
+/// In the child of a fork only the greenlet that forked goes on, and the hub. The stacks of the
+/// others stay as they are: what lies on them is the parent's business.
+static void keep_forking_context(void) {
+  evg_thread *self = &evg_self;
+  if (!self->current) return;
+  self->ready_head = self->ready_tail = NULL;
+  self->ready_count = 0;
+  if (self->current != &self->main) self->main.state = EVG_LOST;
+  for (chunk *c = chunks; c; c = c->next) {
+    for (int i = 0; i < CHUNK; i++) {
+      evg_context *context = &c->contexts[i];
+      if (context->state != EVG_FREE && context != self->current && context != self->hub) {
+        context->state = EVG_LOST;
+      }
+    }
+  }
+}
+
+static void prepare_process(void) {
+  pthread_key_create(&exit_key, thread_ends);
+  pthread_atfork(NULL, NULL, keep_forking_context);
+}
 
 void evg_attach(bool swaps_words) {
   evg_thread *self = &evg_self;
@@ -170,7 +191,7 @@ void evg_attach(bool swaps_words) {
   reserve_stack = evg_stack_acquire(RESERVE_SHIFT);
   evg_overflow_thread_attach();
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, make_exit_key);
+  pthread_once(&once, prepare_process);
   pthread_setspecific(exit_key, self);
   self->current = &self->main;
 }
@@ -385,7 +406,10 @@ void evg_park(void) {
 
 void evg_yield(void) {
   evg_thread *self = &evg_self;
-  if (!self->ready_head && --self->budget >= 0) return;
+  if (!self->ready_head && --self->budget >= 0) {
+    count_switch(self);  // not blocked, only alone
+    return;
+  }
   evg_ready(self->current);
   evg_park();
 }

@@ -2,12 +2,10 @@
 // SPDX-License-Identifier: MIT
 
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unwind.h>
@@ -92,24 +90,4 @@ bool evg_look_at(uintptr_t thread, evg_glimpse *glimpse) {
   if (seen) *glimpse = answer;
   pthread_mutex_unlock(&lock);
   return seen;
-}
-
-// MARK: Names
-
-char *swift_demangle(const char *mangled, size_t length, char *output, size_t *output_size,
-                     uint32_t flags);
-
-char *evg_function_name(const void *address) {
-  Dl_info info;
-  if (!dladdr(address, &info) || !info.dli_sname) return NULL;
-  char *name = swift_demangle(info.dli_sname, strlen(info.dli_sname), NULL, NULL, 0);
-  return name ? name : strdup(info.dli_sname);
-}
-
-const char *evg_module_name(const void *address, uintptr_t *offset) {
-  Dl_info info;
-  if (!dladdr(address, &info) || !info.dli_fname) return NULL;
-  *offset = (uintptr_t)address - (uintptr_t)info.dli_fbase;
-  const char *slash = strrchr(info.dli_fname, '/');
-  return slash ? slash + 1 : info.dli_fname;
 }

@@ -99,6 +99,8 @@ extension AnyGreenlet {
 /// the order given.
 ///
 /// - Parameters:
+///   - greenlets: Whom to end; all of one hub.
+///   - error: What is thrown into them.
 ///   - waiting: Whether to wait until all have ended.
 ///   - timeout: The longest wait for all of them together.
 /// - Throws: A ``Timeout`` if some have not ended in time; what is thrown into the caller.
@@ -122,6 +124,7 @@ public func killAll(
 /// Waits for greenlets.
 ///
 /// - Parameters:
+///   - greenlets: Whom to wait for; all of one hub.
 ///   - timeout: The longest wait for all of them together; `nil` waits for ever.
 ///   - count: How many to wait for; `nil` for all.
 ///   - raisingErrors: Whether to throw the error of the first that fails, first in time.
@@ -158,7 +161,9 @@ public func joinAll<G: AnyGreenlet>(
         try hub.wait(WaitReason("the end of greenlets"), until: deadline, in: arrivals)
       else { break }
     }
-    while ended.count < wanted, !arrivals.ended.isEmpty { try take(arrivals.ended.removeFirst()) }
+    let batch = arrivals.ended
+    arrivals.ended = []
+    for greenlet in batch.prefix(wanted - ended.count) { try take(greenlet) }
   }
   return ended
 }

@@ -140,7 +140,9 @@ public class AnyGreenlet: CustomStringConvertible {
   public final var isReady: Bool { phase == .finished }
 
   /// Whether it has ended without failing. One that was killed counts as successful.
-  public final var isSuccessful: Bool { phase == .finished && (ending == nil || ending is GreenletExit) }
+  public final var isSuccessful: Bool {
+    phase == .finished && (ending == nil || ending is GreenletExit)
+  }
 
   /// Whether it has been started and has not ended.
   public final var isActive: Bool { phase != .new && phase != .finished }
@@ -190,6 +192,7 @@ public class AnyGreenlet: CustomStringConvertible {
       body = nil
       finish(with: error)
     }
+    self.context = nil
     if context.pointee.raw != nil { releaseRawWrapper(of: context) }
     if evg_has_task_locals() { evg_task_locals_drop() }
   }
@@ -197,8 +200,8 @@ public class AnyGreenlet: CustomStringConvertible {
   /// Marks the end, wakes who waits for it, reports an error.
   final func finish(with error: (any Error)?) {
     phase = .finished
-    context = nil
     joiners.signalAll()
+    if hasDueError { withDueErrors { $0 = DueErrors() } }  // the handler may block
     if let error {
       ending = error
       if !(error is GreenletExit) { hub.reportError(error, of: self) }
@@ -208,7 +211,6 @@ public class AnyGreenlet: CustomStringConvertible {
 
   private final func finishExtras() {
     guard let extras else { return }
-    extras.due = DueErrors()
     extras.locals = [:]
     extras.rawWaiting = nil
     extras.delay?.cancel()
@@ -253,7 +255,7 @@ public class AnyGreenlet: CustomStringConvertible {
   }
 
   final func interruptForEnd() {
-    if phase != .running { return cancelStart(with: GreenletExit()) }
+    if phase != .running && phase != .finished { return cancelStart(with: GreenletExit()) }
     withDueErrors { if !$0.hasKill { $0.kill(with: GreenletExit()) } }
     if let waiting { _ = evg_wake(waiting) }
   }

@@ -13,7 +13,9 @@ package struct Deadline: Hashable, Sendable {
 
   package init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
 
-  /// - Parameter timeout: From now on. `nil` never comes; zero and less are there already.
+  /// - Parameters:
+  ///   - timeout: From now on. `nil` never comes; zero and less are there already.
+  ///   - hub: Whose clock counts.
   @inline(__always)
   package init(after timeout: Duration?, on hub: Hub) {
     guard let timeout else { self = .never; return }

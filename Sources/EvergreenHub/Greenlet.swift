@@ -196,7 +196,10 @@ extension AnyGreenlet {
 ///
 /// - Parameters:
 ///   - stackSize: Bytes of stack, rounded up to a power of two; `nil` for ``Hub/stackSize``.
+///   - file: Where it is spawned, for reports.
+///   - line: Where it is spawned, for reports.
 ///   - body: What it runs.
+/// - Returns: The greenlet, which has not run yet.
 /// - Precondition: Not called by a task of Swift's cooperative pool; see ``Hub/current``.
 ///
 /// > Switch point: No.
@@ -216,7 +219,13 @@ public func spawn<Success>(
 
 /// Makes a greenlet that starts after a while.
 ///
-/// - Parameter delay: From now on; zero or less starts it when its turn comes.
+/// - Parameters:
+///   - delay: From now on; zero or less starts it when its turn comes.
+///   - stackSize: Bytes of stack, rounded up to a power of two; `nil` for ``Hub/stackSize``.
+///   - file: Where it is spawned, for reports.
+///   - line: Where it is spawned, for reports.
+///   - body: What it runs.
+/// - Returns: The greenlet, which has not run yet.
 ///
 /// > Switch point: No.
 ///

@@ -11,6 +11,7 @@ extension Hub {
   ///
   /// - Parameter timeout: The longest wait; `nil` waits for ever.
   /// - Returns: Whether nothing is left; `false` if `timeout` ran out first.
+  /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes.
   ///

@@ -27,15 +27,20 @@ extension Hub {
   }
 
   /// The unfinished greenlets of this hub, the main one first.
-  package var greenlets: [AnyGreenlet] {
+  package var greenlets: [AnyGreenlet] { greenletsWithContexts.filter { !$0.isReady } }
+
+  /// Those too that have ended and are still to leave: they were killed before they began, or their
+  /// error is being handled.
+  var greenletsWithContexts: [AnyGreenlet] {
     final class Found { var greenlets: [AnyGreenlet] = [] }
     let found = Found()
     evg_contexts(
       { context, argument in
         let found = Unmanaged<Found>.fromOpaque(argument!).takeUnretainedValue()
-        guard let owner = context.pointee.owner, !context.pointee.is_raw else { return }
-        let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
-        if !greenlet.isReady { found.greenlets.append(greenlet) }
+        guard let owner = context.pointee.owner, !context.pointee.is_raw,
+          context.pointee.state != EVG_LOST
+        else { return }
+        found.greenlets.append(Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue())
       }, Unmanaged.passUnretained(found).toOpaque())
     return found.greenlets
   }

@@ -18,6 +18,8 @@ extension Hub {
   /// Waits for a signal to the node.
   ///
   /// - Parameters:
+  ///   - reason: For reports.
+  ///   - deadline: The end of the wait; `.now` only looks for errors that are due.
   ///   - enlist: Gives the node to the one that will signal it. Must not switch.
   ///   - delist: Takes it back; also called when the waker has taken it already.
   /// - Returns: Whether the node was signaled; false if `deadline` came first.
@@ -66,7 +68,7 @@ extension Hub {
   /// The greenlet on whose behalf this code runs, if it may block.
   ///
   /// - Throws: ``BlockingInHub`` on the hub's own stack.
-  func blockingGreenlet() throws -> AnyGreenlet {
+  package func blockingGreenlet() throws -> AnyGreenlet {
     checkIsCurrent()
     guard let greenlet = AnyGreenlet.currentIfAny else { throw BlockingInHub() }
     return greenlet
@@ -142,7 +144,12 @@ extension Hub {
 
   /// Waits until a descriptor watch fires.
   ///
-  /// - Parameter io: Made with `evg_io_init`, not active; its `context` is NULL while nobody waits.
+  /// - Parameters:
+  ///   - io: Made with `evg_io_init`, not active; its `context` is NULL while nobody waits.
+  ///   - reason: For reports.
+  ///   - deadline: The end of the wait.
+  /// - Returns: Whether it fired, or somebody signaled its node; false if `deadline` came first.
+  /// - Throws: What is due in the waiting greenlet.
   @inline(__always)
   package func wait(
     for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline

@@ -133,6 +133,7 @@ public final class Hub {
     do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
+    evg_thread_self().pointee.now = hub.loop.now
     evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
     return hub
   }
@@ -149,7 +150,11 @@ public final class Hub {
 
   /// The same over a loop that stands in for libev's.
   ///
-  /// - Parameter inspecting: Is told what was left after all greenlets had ended.
+  /// - Parameters:
+  ///   - loop: What drives the hub; `nil` for a loop of its own.
+  ///   - inspecting: Is told what was left after all greenlets had ended.
+  ///   - body: The code of the main greenlet.
+  /// - Returns: What `body` returns.
   package static func withHub<R>(
     loop: (any LoopInterface)?, inspecting: ((HubRemains) -> Void)? = nil,
     _ body: (Hub) throws -> R
@@ -290,12 +295,12 @@ public final class Hub {
   /// A greenlet that swallows its kill and blocks again is killed again, a hundred times at most.
   private func unwindAll() {
     for _ in 0..<100 {
-      let victims = greenlets.filter { $0 !== main && !$0.isReady }
+      let victims = greenletsWithContexts.filter { $0 !== main }
       if victims.isEmpty { return }
       for victim in victims { victim.interruptForEnd() }
       try? Greenlet.yield()
     }
-    let stubborn = greenlets.filter { $0 !== main && !$0.isReady }
+    let stubborn = greenletsWithContexts.filter { $0 !== main }
     warn(
       "a hub ends while greenlets refuse to: " + stubborn.map(\.description).joined(separator: ", ")
     )

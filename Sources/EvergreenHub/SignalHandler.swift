@@ -58,6 +58,10 @@ extension Hub {
   /// standstill for a deadlock, because the signal may come. Signals that arrive faster than the
   /// loop turns are one.
   ///
+  /// - Parameters:
+  ///   - signal: Which, as in `SIGTERM`.
+  ///   - body: What answers it.
+  /// - Returns: The handler, by which it can be cancelled.
   /// - Throws: ``LoopError`` if another hub answers the signal, or if it cannot be caught.
   ///
   /// > gevent: `gevent.signal_handler(signalnum, handler)`.
@@ -71,6 +75,8 @@ extension Hub {
   /// Writes ``report()`` to standard error each time the signal comes.
   ///
   /// - Parameter signal: Which; `nil` for `SIGUSR2`.
+  /// - Returns: The handler, which the hub holds.
+  /// - Throws: ``LoopError`` if another hub answers the signal, or if it cannot be caught.
   @discardableResult
   public func reportOnSignal(_ signal: Int32? = nil) throws -> SignalHandler {
     try addHandler(signal ?? SIGUSR2, isWaker: false) { [unowned self] in

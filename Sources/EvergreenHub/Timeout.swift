@@ -52,6 +52,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   /// - Parameters:
   ///   - duration: From now on; zero or less fires as soon as the loop runs; `nil` never.
   ///   - error: Thrown instead of the timeout itself.
+  /// - Returns: The timeout, which runs.
   ///
   /// > Switch point: No.
   ///

@@ -8,7 +8,9 @@ package struct WaitReason: CustomStringConvertible {
   let text: UnsafePointer<CChar>
   let argument: Int64
 
-  /// - Parameter text: A literal in ASCII.
+  /// - Parameters:
+  ///   - text: A literal in ASCII.
+  ///   - argument: Shown behind it.
   @inline(__always)
   package init(_ text: StaticString, _ argument: Int64 = Int64(EVG_NO_ARGUMENT)) {
     self.text = UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)

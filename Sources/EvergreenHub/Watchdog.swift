@@ -85,8 +85,14 @@ enum Watchdog {
     }
     let entry = Entry(threshold: threshold)
     hub.watchdog = entry
+    // Threads of Dispatch, and those that they make, have all signals blocked; see glimpse.c.
+    var question = sigset_t()
+    sigemptyset(&question)
+    sigaddset(&question, SIGURG)
+    pthread_sigmask(SIG_UNBLOCK, &question, nil)
     entries.withLock { $0.append(entry) }
     if !isRunning.exchange(true, ordering: .relaxed) {
+      atexit { Watchdog.unwatchAll() }  // what runs at exit keeps nobody waiting
       _ = evg_start_thread({ _ in Watchdog.run() }, nil, 0)
     }
   }
@@ -96,6 +102,10 @@ enum Watchdog {
     hub.watchdog = nil
     // Under the lock: after this the thread may end.
     entries.withLock { $0.removeAll(where: { one in one === entry }) }
+  }
+
+  private static func unwatchAll() {
+    entries.withLock { $0 = [] }
   }
 
   private static func run() {

@@ -65,7 +65,9 @@ public final class BufferedStream {
   /// All bytes until `delimiter`, which is read as well but not returned.
   ///
   /// - Parameters:
+  ///   - delimiter: One byte or more.
   ///   - limit: How many bytes there may be before the delimiter.
+  ///   - timeout: For the whole of it; `nil` for the socket's ``Socket/timeout``.
   /// - Returns: The bytes; `nil` if the stream has ended and nothing was left.
   /// - Throws: ``LimitExceeded``; ``EndOfStream`` if the stream ends between. In both cases what
   ///   has come stays in the buffer.
@@ -95,7 +97,9 @@ public final class BufferedStream {
 
   /// The next line, without its `\n` or `\r\n`. The last one may lack it.
   ///
-  /// - Parameter limit: How many bytes a line may have.
+  /// - Parameters:
+  ///   - limit: How many bytes a line may have.
+  ///   - timeout: For the whole of it; `nil` for the socket's ``Socket/timeout``.
   /// - Returns: The line, as UTF-8 with repairs; `nil` at the end of the stream.
   /// - Throws: ``LimitExceeded``.
   ///
@@ -149,7 +153,7 @@ public final class BufferedStream {
     let room = socket.descriptor.hub.scratch
     let size = min(chunk, room.count)
     let received = try socket.receiveRaw(
-      UnsafeMutableRawBufferPointer(rebasing: room[..<size]), deadline)
+      UnsafeMutableRawBufferPointer(rebasing: room[..<size]), deadline, midway: true)
     if received == 0 {
       isAtEnd = true
       return false

@@ -33,6 +33,7 @@ public final class DatagramServer {
   private let sending = Semaphore(value: 1)
   private var receiver: AnyGreenlet?
   private let ended = Event()
+  private var isStopped = false
 
   /// Binds to `address`; datagrams wait in the kernel until the server is started.
   ///
@@ -60,7 +61,7 @@ public final class DatagramServer {
   /// > Switch point: No.
   public func start() throws {
     if receiver != nil { return }
-    if socket.isClosed { throw SocketError.closed(.receive, address) }
+    if isStopped || socket.isClosed { throw SocketError.closed(.receive, address) }
     let receiver = spawn { [self] in try receiveForever() }
     receiver.name = "receiver at \(address)"
     self.receiver = receiver
@@ -76,11 +77,13 @@ public final class DatagramServer {
   /// Receives no more, waits for the handlers, then kills them and closes the socket.
   ///
   /// - Parameter timeout: How long handlers may take to end by themselves; `nil` for ever.
+  /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, if handlers are at work.
   public func stop(timeout: Duration? = .seconds(1)) throws {
     if let receiver { _ = try? receiver.kill(waiting: false) }
     receiver = nil
+    isStopped = true
     defer {
       socket.close()
       ended.set()

@@ -62,19 +62,26 @@ package final class GreenDescriptor {
   /// Makes a system call, and waits and repeats it while it would block.
   ///
   /// - Parameters:
+  ///   - operation: For texts of errors.
+  ///   - direction: What to wait for.
+  ///   - deadline: For the whole of it.
   ///   - waitsFirst: There is nothing to be had yet; do not ask the kernel.
+  ///   - midway: The caller has done a part already; nobody may come between.
+  ///   - address: For texts of errors.
   ///   - call: The system call, -1 with errno if it fails.
+  /// - Returns: What the system call returned.
   /// - Throws: ``SocketError``, ``ConcurrentUse``, what is thrown into the caller while it waits.
   @inline(__always)
   package func perform<I: FixedWidthInteger>(
     _ operation: SocketError.Operation, _ direction: Direction, until deadline: Deadline,
-    waitsFirst: Bool = false, about address: @autoclosure () -> SocketAddress? = nil,
-    _ call: (Int32) -> I
+    waitsFirst: Bool = false, midway: Bool = false,
+    about address: @autoclosure () -> SocketAddress? = nil, _ call: (Int32) -> I
   ) throws -> I {
     hub.checkIsCurrent()
     try checkUnused(direction, operation)
-    try hub.chargeIO()
+    if midway && hub.ioBudget <= 0 { try giveTurn(direction) } else { try hub.chargeIO() }
     var waitsNow = waitsFirst && deadline != .now
+    var refusals = 0
     while true {
       guard number >= 0 else { throw SocketError.closed(operation, address()) }
       if !waitsNow {
@@ -87,9 +94,41 @@ package final class GreenDescriptor {
         }
       }
       waitsNow = false
-      guard try wait(direction, for: operation, until: deadline) else {
-        throw SocketError(operation, .timedOut, address())
-      }
+      let isReady =
+        direction == .write && refusals > 1
+        ? try pause(direction, for: operation, until: deadline, after: refusals)
+        : try wait(direction, for: operation, until: deadline)
+      guard isReady else { throw SocketError(operation, .timedOut, address()) }
+      refusals += 1
+    }
+  }
+
+  /// Lets others run, but nobody in this direction.
+  @inline(never)
+  private func giveTurn(_ direction: Direction) throws {
+    let side = sides + direction.rawValue
+    side.pointee.user = .passUnretained(try hub.blockingGreenlet())
+    defer { side.pointee.user = nil }
+    try hub.chargeIO()
+  }
+
+  /// Waits a while where readiness says nothing: the kernel calls a Unix datagram socket writable
+  /// although the receiver's queue is full, and would have us ask again at once, for ever.
+  ///
+  /// - Returns: False if `deadline` came.
+  @inline(never)
+  private func pause(
+    _ direction: Direction, for operation: SocketError.Operation, until deadline: Deadline,
+    after refusals: Int
+  ) throws -> Bool {
+    let milliseconds = Int64(1) << min(refusals - 2, 5)
+    let pauseEnd = Deadline(after: .milliseconds(milliseconds), on: hub)
+    let end = pauseEnd.nanoseconds < deadline.nanoseconds ? pauseEnd : deadline
+    return try waiting(direction, operation) { io, reason in
+      let isWoken = try hub.wait(
+        reason, until: end, enlist: { io.pointee.context = UnsafeMutableRawPointer($0) },
+        delist: { _ in io.pointee.context = nil })
+      return isWoken || end != deadline
     }
   }
 
@@ -97,16 +136,27 @@ package final class GreenDescriptor {
   package func wait(
     _ direction: Direction, for operation: SocketError.Operation, until deadline: Deadline
   ) throws -> Bool {
+    try waiting(direction, operation) { io, reason in
+      try hub.wait(for: io, reason, until: deadline)
+    }
+  }
+
+  /// Makes the caller the one that waits in this direction, for the time of `body`.
+  @inline(__always)
+  private func waiting(
+    _ direction: Direction, _ operation: SocketError.Operation,
+    _ body: (UnsafeMutablePointer<evg_io>, WaitReason) throws -> Bool
+  ) throws -> Bool {
     try checkUnused(direction, operation)
     let side = sides + direction.rawValue
-    side.pointee.user = .passUnretained(Greenlet.current)
+    side.pointee.user = .passUnretained(try hub.blockingGreenlet())
     defer { side.pointee.user = nil }
     hub.ioBudget = 64
     let reason =
       direction == .read
       ? WaitReason("reading descriptor", Int64(number))
       : WaitReason("writing descriptor", Int64(number))
-    return try hub.wait(for: io(direction), reason, until: deadline)
+    return try body(io(direction), reason)
   }
 
   @inline(__always)
@@ -179,7 +229,9 @@ func makeNonBlocking(_ descriptor: Int32) throws(Errno) {
 /// The descriptor stays what it is; it need not be non-blocking. If it is closed meanwhile, the wait
 /// ends only by its timeout: close what greenlets wait on through the object that owns it.
 ///
-/// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
+/// - Parameters:
+///   - descriptor: An open descriptor of any kind.
+///   - timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
 /// - Returns: Whether it is ready.
 /// - Throws: ``SocketError`` if it is no open descriptor; what is thrown into the caller.
 ///

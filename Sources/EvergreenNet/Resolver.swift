@@ -160,6 +160,7 @@ extension SocketAddress {
   ///   - port: What the addresses are given as their port.
   ///   - family: Only those of this family; `nil` for all.
   ///   - timeout: The longest wait; `nil` waits as long as the resolver does.
+  /// - Returns: One or more.
   /// - Throws: ``ResolverError``; a ``Timeout``; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, unless `host` is numeric. The C function is `getaddrinfo(3)`.

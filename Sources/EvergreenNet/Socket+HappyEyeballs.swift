@@ -19,6 +19,7 @@ extension Socket {
   ///   - host: A name or a numeric address.
   ///   - port: The TCP port.
   ///   - timeout: For the look-up and all attempts together; `nil` sets no limit.
+  /// - Returns: The connected socket.
   /// - Throws: The ``SocketError`` of the first attempt if all fail; ``ResolverError``; a
   ///   ``SocketError`` whose `isTimeout` is true; what is thrown into the caller while it waits.
   ///
@@ -41,6 +42,9 @@ extension Socket {
   /// - Parameters:
   ///   - addresses: The best first; not empty.
   ///   - delay: How long one attempt is alone before the next begins.
+  /// - Returns: The connected socket.
+  /// - Throws: The ``SocketError`` of the first attempt if all fail; what is thrown into the caller
+  ///   while it waits.
   ///
   /// > Switch point: Yes.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
@@ -73,10 +77,13 @@ private final class Race {
   private var winner: Socket?
   private var isOver = false
   private(set) var running = 0
+  /// Of the attempts that have failed, the error of the one that began first.
   private(set) var firstError: (any Error)?
+  private var firstFailed = Int.max
 
   func start(_ address: SocketAddress) {
     running += 1
+    let place = attempts.count
     let attempt = spawn { [self] in
       defer {
         running -= 1
@@ -86,7 +93,7 @@ private final class Race {
         let socket = try Socket.connect(to: address)
         if winner == nil && !isOver { winner = socket } else { socket.close() }
       } catch let error as SocketError {
-        if firstError == nil { firstError = error }
+        if place < firstFailed { (firstFailed, firstError) = (place, error) }
       }
     }
     attempts.append(attempt)

@@ -78,7 +78,7 @@ extension Socket {
       let buffer = UnsafeMutableRawBufferPointer(buffer)
       while filled < count {
         let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<count])
-        let received = try receiveRaw(rest, deadline)
+        let received = try receiveRaw(rest, deadline, midway: filled > 0)
         if received == 0 { throw EndOfStream(wanted: count, received: filled) }
         filled += received
       }
@@ -99,9 +99,12 @@ extension Socket {
   }
 
   @inline(__always)
-  func receiveRaw(_ buffer: UnsafeMutableRawBufferPointer, _ deadline: Deadline) throws -> Int {
+  func receiveRaw(
+    _ buffer: UnsafeMutableRawBufferPointer, _ deadline: Deadline, midway: Bool = false
+  ) throws -> Int {
     let received = try descriptor.perform(
-      .receive, .read, until: deadline, waitsFirst: descriptor.isDrained, about: peerIfKnown
+      .receive, .read, until: deadline, waitsFirst: descriptor.isDrained, midway: midway,
+      about: peerIfKnown
     ) { recv($0, buffer.baseAddress, buffer.count, 0) }
     // The end of the stream stays readable: the next receive need not wait for it.
     descriptor.isDrained = shortReadsDrain && received < buffer.count && received > 0
@@ -126,7 +129,9 @@ extension Socket {
 
   /// Sends all of it.
   ///
-  /// - Parameter timeout: For the whole of it; `nil` for the socket's ``timeout``.
+  /// - Parameters:
+  ///   - bytes: What to send.
+  ///   - timeout: For the whole of it; `nil` for the socket's ``timeout``.
   /// - Throws: ``SocketError``; what is thrown into the caller while it waits. Then a part may have
   ///   been sent, and the stream is of no use to a protocol that counts bytes.
   ///
@@ -135,7 +140,8 @@ extension Socket {
     let deadline = deadline(timeout)
     var sent = try sendRaw(bytes, deadline)
     while sent < bytes.count {
-      sent += try sendRaw(UnsafeRawBufferPointer(rebasing: bytes[sent...]), deadline)
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[sent...])
+      sent += try sendRaw(rest, deadline, midway: true)
     }
   }
 
@@ -180,7 +186,9 @@ extension Socket {
         var message = msghdr()
         message.msg_iov = vectors.baseAddress
         message.msg_iovlen = .init(vectors.count)
-        return try descriptor.perform(.send, .write, until: deadline, about: peerIfKnown) {
+        return try descriptor.perform(
+          .send, .write, until: deadline, midway: first > 0 || offset > 0, about: peerIfKnown
+        ) {
           sendmsg($0, &message, noSignal)
         }
       }
@@ -193,8 +201,10 @@ extension Socket {
   }
 
   @inline(__always)
-  private func sendRaw(_ bytes: UnsafeRawBufferPointer, _ deadline: Deadline) throws -> Int {
-    try descriptor.perform(.send, .write, until: deadline, about: peerIfKnown) {
+  private func sendRaw(
+    _ bytes: UnsafeRawBufferPointer, _ deadline: Deadline, midway: Bool = false
+  ) throws -> Int {
+    try descriptor.perform(.send, .write, until: deadline, midway: midway, about: peerIfKnown) {
       systemSend($0, bytes.baseAddress, bytes.count, noSignal)
     }
   }
@@ -243,7 +253,9 @@ extension Socket {
   ///   - file: A descriptor of a regular file. Its own offset does not move.
   ///   - offset: Where to begin.
   ///   - count: How many bytes; `nil` until the end of the file.
+  ///   - timeout: For the whole of it; `nil` for the socket's ``timeout``.
   /// - Returns: How many bytes were sent; fewer than `count` if the file is shorter.
+  /// - Throws: ``SocketError``; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes. Reading from the disk blocks the thread. The C function is `sendfile(2)`.
   @discardableResult
@@ -254,7 +266,9 @@ extension Socket {
     var sent = 0
     while sent < count ?? .max {
       let most = min((count ?? .max) - sent, 1 << 30)
-      let step = try descriptor.perform(.sendFile, .write, until: deadline, about: peerIfKnown) {
+      let step = try descriptor.perform(
+        .sendFile, .write, until: deadline, midway: sent > 0, about: peerIfKnown
+      ) {
         evg_send_file($0, file, Int64(offset + sent), most)
       }
       if step == 0 { break }

@@ -48,6 +48,7 @@ public final class Socket {
   ///   - family: `.ipv4`, `.ipv6` or `.unix`.
   ///   - type: `.stream` for TCP, `.datagram` for UDP.
   ///   - protocolNumber: 0 for the usual one of family and type.
+  /// - Throws: ``SocketError``, if the process is out of descriptors for instance.
   ///
   /// > Switch point: No. The C function is `socket(2)`.
   public init(
@@ -194,6 +195,7 @@ public final class Socket {
   /// Lets the kernel accept connections. The C function is `listen(2)`.
   ///
   /// - Parameter backlog: How many may wait to be taken; the system has a limit of its own.
+  /// - Throws: ``SocketError``.
   public func listen(backlog: Int = 1024) throws {
     let number = try openNumber(.listen)
     do { _ = try checked { systemListen(number, Int32(clamping: backlog)) } } catch {
@@ -204,8 +206,11 @@ public final class Socket {
   /// A socket that listens at `address`.
   ///
   /// - Parameters:
+  ///   - address: Where; port 0 picks a free one.
   ///   - backlog: How many connections may wait to be taken.
   ///   - reusePort: Whether several sockets may listen there, each with its share of connections.
+  /// - Returns: The listening socket.
+  /// - Throws: ``SocketError`` that names the address.
   public static func listen(
     on address: SocketAddress, backlog: Int = 1024, reusePort: Bool = false
   ) throws -> Socket {

@@ -68,6 +68,9 @@ extension Socket {
   /// - Parameters:
   ///   - count: At most so many bytes.
   ///   - descriptors: Room for so many descriptors; more are closed by the kernel.
+  ///   - timeout: The longest wait; `nil` for the socket's ``timeout``.
+  /// - Returns: The message; its bytes are empty at the end of a stream.
+  /// - Throws: ``SocketError``; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, unless one is there. The C function is `recvmsg(2)`.
   public func receiveMessage(

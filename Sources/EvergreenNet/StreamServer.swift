@@ -116,6 +116,7 @@ public final class StreamServer {
   /// Stops gracefully: takes no more connections, waits for the open ones, then kills them.
   ///
   /// - Parameter timeout: How long open connections may take to end by themselves; `nil` for ever.
+  /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, if connections are open.
   ///

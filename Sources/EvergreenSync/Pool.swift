@@ -108,6 +108,7 @@ public final class Pool {
   /// Ends all its greenlets, also those that are added meanwhile.
   ///
   /// - Parameters:
+  ///   - error: What is thrown into them.
   ///   - waiting: Whether to wait until all have ended.
   ///   - timeout: The longest wait.
   /// - Returns: Whether the pool is empty.

@@ -41,8 +41,9 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
     greenlet = RawGreenlet(stackSize: stackSize) { _ in
       do {
         try body { element in
+          guard let consumer = slot.consumer else { throw GreenletExit() }  // dropped already
           slot.element = element
-          try slot.consumer!.switch()
+          try consumer.switch()
         }
       } catch is GreenletExit {
       } catch {

@@ -15,6 +15,8 @@ final class RawCore {
   var weakHandle: Unmanaged<RawGreenlet>?
   @exclusivity(unchecked) private(set) var context: UnsafeMutablePointer<evg_context>?
   private var body: ((Any?) throws -> Any?)?
+  /// It was dropped and did not end by that.
+  private var isAbandoned = false
   private var message: RawMessage? {
     didSet { context?.pointee.has_message = message != nil }
   }
@@ -220,16 +222,26 @@ final class RawCore {
 
   /// Throws ``GreenletExit`` into a suspended greenlet that nobody can reach any more.
   func unwind() {
-    guard phase == .active, weakHandle == nil, let context,
+    guard phase == .active, weakHandle == nil, !isAbandoned, let context,
       context.pointee.state == EVG_SUSPENDED
     else { return }
     parent = RawCore.current.handle  // so that control comes back here
+    var handle = self.handle  // nor is it dropped again when its cleanup switches
     do {
       _ = try RawCore.current.send(.error(GreenletExit()), to: self)
     } catch {
       warn("a raw greenlet that was dropped threw while it was unwound: \(error)")
     }
+    if phase == .active, context.pointee.state == EVG_SUSPENDED,
+      isKnownUniquelyReferenced(&handle)
+    {
+      isAbandoned = true
+      warn("a raw greenlet that was dropped caught its GreenletExit and went on; it stays as it is")
+    }
   }
+
+  /// Its thread ends, and its stack with it.
+  func threadEnds() { die() }
 }
 
 /// Before a context that the hub owns ends.

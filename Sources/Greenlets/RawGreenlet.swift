@@ -189,6 +189,12 @@ final class RawThread {
     thread.unwindDropped()
     RawCore.releaseWrapper(of: &evg_thread_self().pointee.main)
     thread.droppedElsewhere.close()
+    // What is suspended still can be switched to no more; whoever holds it must find that out.
+    evg_contexts(
+      { context, _ in
+        guard context.pointee.is_raw, let raw = context.pointee.raw else { return }
+        Unmanaged<RawCore>.fromOpaque(raw).takeUnretainedValue().threadEnds()
+      }, nil)
     evg_thread_self().pointee.raw_object = nil
   }
 

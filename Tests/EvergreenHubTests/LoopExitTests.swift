@@ -29,8 +29,11 @@ struct LoopExitTests {
       let lines = exit!.report.split(separator: "\n").map(String.init)
       #expect(lines.count == 4)
       #expect(lines[0] == "3 greenlets:")
-      #expect(lines[1].hasPrefix("  the main greenlet: waits for the end of greenlet \(second.id), for "))
-      func place(_ line: Int) -> String { "spawned at EvergreenHubTests/LoopExitTests.swift:\(line)" }
+      #expect(
+        lines[1].hasPrefix("  the main greenlet: waits for the end of greenlet \(second.id), for "))
+      func place(_ line: Int) -> String {
+        "spawned at EvergreenHubTests/LoopExitTests.swift:\(line)"
+      }
       #expect(
         lines.contains {
           $0.contains("greenlet \(first.id): waits for an Event, for ") && $0.contains(place(line))

@@ -187,7 +187,8 @@ struct MisuseTests {
         try greenlet.join()
       }
     }
-    #expect(text(of: result).contains("\"narcissus\" waits for its own end, which would be for ever"))
+    #expect(
+      text(of: result).contains("\"narcissus\" waits for its own end, which would be for ever"))
   }
 
   @Test func gettingOnesOwnResult() async throws {
@@ -217,7 +218,7 @@ struct MisuseTests {
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
       OwnThread {
         let greenlet = Hub.withHub { _ in Greenlet {} }
-        try? greenlet.kill()
+        _ = try? greenlet.kill()
       }.join()
     }
     #expect(text(of: result).contains("evergreen: "))

@@ -44,7 +44,10 @@ struct ReportTests {
       #expect(
         lineOf(joiner)?.contains("waits for the end of greenlet \(sleeper.id), for ") == true)
       #expect(lineOf(delayed)?.contains(": waits for its start\(place)") == true)
-      #expect(lines.contains { $0.contains("\"child\": waits for sleep") && $0.hasSuffix(" by \(parent)") })
+      #expect(
+        lines.contains {
+          $0.contains("\"child\": waits for sleep") && $0.hasSuffix(" by \(parent)")
+        })
       #expect(lineOf(scheduled) == nil, "it has ended")
       #expect(ready.isReady)
       try killAll([sleeper, delayed] as [AnyGreenlet])

@@ -182,8 +182,12 @@ struct SignalHandlerTests {
 
   @Test func endWithTheirHub() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen { try Hub.current.onSignal(SIGUSR1) {} ; return }
-      try await runGreen { try Hub.current.onSignal(SIGUSR1) {} ; return }
+      try await runGreen {
+        try Hub.current.onSignal(SIGUSR1) {}; return
+      }
+      try await runGreen {
+        try Hub.current.onSignal(SIGUSR1) {}; return
+      }
     }
   }
 

@@ -49,10 +49,11 @@ struct TimeoutTests {
   }
 
   @Test func throwsAnErrorOfOnesOwn() async throws {
-    try await runGreenInVirtualTime { _ in
+    try await runGreenInVirtualTime { clock in
       #expect(throws: OneError(number: 4)) {
         try withTimeout(.seconds(1), throwing: OneError(number: 4)) { try sleep(for: .seconds(9)) }
       }
+      #expect(clock.elapsed == .seconds(1))
     }
   }
 
@@ -120,7 +121,10 @@ struct TimeoutTests {
       #expect(throws: Timeout.self) {
         try withTimeout(duration) { try sleep(for: .seconds(9)) }
       }
-      try #expect(withTimeout(duration, default: 7) { try sleep(for: .seconds(9)); return 8 } == 7)
+      try #expect(
+        withTimeout(duration, default: 7) {
+          try sleep(for: .seconds(9)); return 8
+        } == 7)
       #expect(clock.elapsed == .zero)
       try sleep(for: .seconds(1))
     }
@@ -178,7 +182,7 @@ struct TimeoutTests {
         event.set()
       }
       try Greenlet.yield()  // so that its timer comes first
-      try withTimeout(.seconds(5)) { try event.wait() }
+      try #expect(withTimeout(.seconds(5)) { try event.wait() })
       #expect(clock.elapsed == .seconds(5))
       try sleep(for: .seconds(1))
       try Greenlet.yield()

@@ -136,8 +136,11 @@ import Testing
       try client.send([2], to: server.address)
       try wait { ended == 1 }
       let serving = spawn { try server.serveForever() }
+      try idle()
+      let late = spawn(after: .milliseconds(5)) { try server.start() }
       try server.stop(timeout: .milliseconds(20))
       #expect(ended == 2)
+      #expect(socketError { try late.get() }?.isClosed == true)
       try serving.get(timeout: .seconds(10))
       let error = socketError { try server.start() }
       #expect(error?.isClosed == true)

@@ -200,8 +200,10 @@ import Testing
       let socket = try Socket(.ipv4)
       try socket.set(.noDelay, true)
       try #expect(socket.get(.noDelay))
-      let error = socketError { try socket.set(.receiveLowWater, -5) }
-      #expect(error == nil || error?.operation == .setOption)
+      let local = try Socket(.unix)
+      let error = socketError { try local.set(.noDelay, true) }
+      #expect(error?.operation == .setOption)
+      #expect(error?.description.contains("noDelay") == true)
       socket.close()
       #expect(socketError { _ = try socket.get(.noDelay) }?.isClosed == true)
     }
@@ -449,7 +451,7 @@ import Testing
       let (one, other) = try Socket.pair()
       var thrown: (any Error)?
       let timer = Hub.current.eventLoop.timer(after: .milliseconds(1))
-      try timer.start {
+      timer.start {
         do { _ = try one.receive(upTo: 1) } catch { thrown = error }
       }
       try wait { thrown != nil }

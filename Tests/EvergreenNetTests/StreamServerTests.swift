@@ -299,7 +299,8 @@ import Testing
       try server.start()
       #expect(exists(path))
       try Self.ask(server, "hello")
-      #expect(socketError { _ = try StreamServer("unix:\(path)", Self.echo) }?.errno == .addressInUse)
+      #expect(
+        socketError { _ = try StreamServer("unix:\(path)", Self.echo) }?.errno == .addressInUse)
       #expect(exists(path))
       try server.stop()
       #expect(!exists(path))

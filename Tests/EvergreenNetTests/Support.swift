@@ -66,7 +66,10 @@ func receiveAll(_ socket: Socket) throws -> [UInt8] {
 
 /// Bytes of which each part looks different.
 func pattern(_ count: Int) -> [UInt8] {
-  (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+  [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+    for index in 0..<count { bytes[index] = UInt8(truncatingIfNeeded: index &* 31 &+ index >> 8) }
+    filled = count
+  }
 }
 
 /// A listener at which connecting never comes to an end: its backlog is full.
@@ -82,7 +85,8 @@ final class BlackHole {
       let filler = try Socket(.ipv4)
       do { try filler.connect(to: address, timeout: .milliseconds(30)) } catch let error
         as SocketError
-      where error.isTimeout {
+        where error.isTimeout
+      {
         return
       }
       fillers.append(filler)
@@ -123,7 +127,8 @@ final class TemporaryFile {
     unlink(name)
     var rest = content[...]
     while !rest.isEmpty {
-      rest = rest.dropFirst(try checked { rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) } })
+      rest = rest.dropFirst(
+        try checked { rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) } })
     }
   }
 

@@ -140,7 +140,7 @@ import Testing
     try await runGreenInVirtualTime { clock in
       let pool = Pool(size: 10)
       for seconds in 1...5 { try pool.spawn { try sleep(for: .seconds(seconds)) } }
-      try #expect(!pool.join(timeout: .seconds(2)))
+      try #expect(!pool.join(timeout: .milliseconds(2500)))
       #expect(pool.count == 3)
       try #expect(pool.join())
       #expect(clock.elapsed >= .seconds(5))

@@ -299,7 +299,7 @@ import Testing
   @Test func theBodyMaySleep() async throws {
     try await runGreenInVirtualTime { clock in
       let log = Log()
-      spawn {
+      let other = spawn {
         for _ in 0..<3 {
           try sleep(for: .seconds(2))
           log("other at \(clock.elapsed)")
@@ -312,6 +312,7 @@ import Testing
         }
       }
       for n in generator { log("\(n) at \(clock.elapsed)") }
+      try other.join()
       #expect(
         log.lines == [
           "other at 2.0 seconds", "0 at 3.0 seconds", "other at 4.0 seconds",

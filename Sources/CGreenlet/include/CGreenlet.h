@@ -35,6 +35,7 @@ enum {
   EVG_READY,      // in the ready queue; without a stack pointer if it has never run
   EVG_SUSPENDED,  // left by `evg_switch`, waits for another `evg_switch` to it
   EVG_FINISHED,   // its entry has returned; only the last switch is left
+  EVG_LOST,       // another greenlet forked: in this process it never runs again
 };
 
 enum { EVG_NO_ARGUMENT = -1 };
