@@ -331,6 +331,8 @@ static inline evg_context *take_next(evg_thread *self) {
   if (EVG_LIKELY(next != NULL) && EVG_LIKELY(--self->budget >= 0)) {
     self->ready_head = next->next;
     self->ready_count--;
+    // The one after it: its stack is most likely cold.
+    if (next->next) __builtin_prefetch(next->next->stack_pointer);
     return next;
   }
   return home(self);

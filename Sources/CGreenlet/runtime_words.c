@@ -322,7 +322,7 @@ bool evg_in_task(void) { return swift_task_getCurrent() != NULL; }
 
 // MARK: Accesses that span a switch
 
-enum { ACCESS_ACTION_MASK = 0x1f, REPORTED = 64 };
+enum { ACCESS_ACTION_MASK = 1, REPORTED = 64 };
 
 static evg_access_report access_report;
 

@@ -21,10 +21,8 @@ void evg_timer_fired(struct ev_loop *raw, ev_timer *watcher, int revents) {
 }
 
 void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
+  (void)raw;
   evg_io *io = (evg_io *)watcher;
-  ((evg_loop *)watcher->data)->references -= 1;
-  watcher->data = NULL;
-  ev_io_stop(raw, watcher);
   io->fire(io, revents);
 }
 

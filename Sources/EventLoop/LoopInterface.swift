@@ -30,7 +30,8 @@ package protocol LoopInterface: AnyObject {
   /// No-op when not armed.
   func stop(_ timer: UnsafeMutablePointer<evg_timer>)
 
-  /// Starts a one-shot descriptor watch, made with `evg_io_init`. The descriptor has been checked
+  /// Starts a descriptor watch, made with `evg_io_init`, which fires in each pass in which the
+  /// descriptor is ready, until it is stopped. The descriptor has been checked
   /// by the caller once (see ``checkDescriptor(_:)``).
   func start(_ io: UnsafeMutablePointer<evg_io>)
 

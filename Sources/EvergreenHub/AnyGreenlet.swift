@@ -299,7 +299,7 @@ struct DueErrors {
     }
     let error = others!.removeFirst()
     if others!.isEmpty { others = nil }
-    return (error as? Timeout)?.thrown ?? error
+    return (error as? Timeout)?.takeThrown() ?? error
   }
 
   /// Takes back a timeout whose block has ended.

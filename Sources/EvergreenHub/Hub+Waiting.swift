@@ -148,19 +148,36 @@ extension Hub {
   ///   - io: Made with `evg_io_init`, not active; its `context` is NULL while nobody waits.
   ///   - reason: For reports.
   ///   - deadline: The end of the wait.
-  /// - Returns: Whether it fired, or somebody signaled its node; false if `deadline` came first.
+  /// - Returns: Whether it fired, or somebody called ``ioIsReady``; false if `deadline` came first.
   /// - Throws: What is due in the waiting greenlet.
   @inline(__always)
   package func wait(
     for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline
   ) throws -> Bool {
-    try wait(reason, until: deadline) { node in
-      io.pointee.context = UnsafeMutableRawPointer(node)
-      start(io)
-    } delist: { _ in
-      stop(io)
-      io.pointee.context = nil
-    }
+    try wait(for: io, reason, until: deadline, watching: true)
+  }
+
+  /// Waits until somebody calls ``ioIsReady``; the loop does if `watching`.
+  @inline(__always)
+  package func wait(
+    for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline,
+    watching: Bool
+  ) throws -> Bool {
+    // As the general `wait`, but the mark of success lies in the watch: the loop's callback need
+    // not touch the waiter's stack, which is cold.
+    checkIsCurrent()
+    let context = evg_current().unsafelyUnwrapped
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
+    if deadline == .now { return false }
+    io.pointee.context = UnsafeMutableRawPointer(context)
+    io.pointee.is_ready = false
+    if watching { start(io) }
+    suspend(context, for: reason, until: deadline)
+    if watching { stop(io) }
+    io.pointee.context = nil
+    if io.pointee.is_ready { return true }
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
+    return false
   }
 }
 
@@ -170,9 +187,9 @@ private let wakeContext: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Voi
 
 /// What fires when a descriptor watch that ``Hub/wait(for:_:until:)`` started is ready.
 package let ioIsReady: @convention(c) (UnsafeMutablePointer<evg_io>, Int32) -> Void = { io, _ in
-  let node = io.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: WaitNode.self)
-  io.pointee.context = nil
-  node.signal()
+  guard let context = io.pointee.context else { return }
+  io.pointee.is_ready = true
+  _ = evg_wake(context.assumingMemoryBound(to: evg_context.self))
 }
 
 package protocol WaitListOwner: AnyObject {

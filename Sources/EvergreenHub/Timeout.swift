@@ -22,7 +22,8 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   /// How long it was.
   public let duration: Duration?
   private let substitute: (any Error)?
-  private let greenlet: AnyGreenlet?
+  /// `nil` once it is over: the greenlet may hold the timeout, as its error.
+  private var greenlet: AnyGreenlet?
   private weak var hub: Hub?
   private var timer: UnsafeMutablePointer<evg_timer>?
   /// Nothing else need hold a timeout that is running.
@@ -88,15 +89,20 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     }
     selfWhilePending = nil
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
+    self.greenlet = nil
   }
 
-  /// What the greenlet is to see.
-  var thrown: any Error { substitute ?? self }
+  /// What the greenlet is to see now.
+  func takeThrown() -> any Error {
+    greenlet = nil
+    return substitute ?? self
+  }
 
   private func fire() {
     let me = self  // the reference below may be the last
     me.selfWhilePending = nil
-    if let greenlet, !greenlet.isReady { greenlet.interrupt(with: me) }
+    guard let greenlet, !greenlet.isReady else { return me.greenlet = nil }
+    greenlet.interrupt(with: me)
   }
 
   public var description: String {

@@ -125,9 +125,7 @@ package final class GreenDescriptor {
     let pauseEnd = Deadline(after: .milliseconds(milliseconds), on: hub)
     let end = pauseEnd.nanoseconds < deadline.nanoseconds ? pauseEnd : deadline
     return try waiting(direction, operation) { io, reason in
-      let isWoken = try hub.wait(
-        reason, until: end, enlist: { io.pointee.context = UnsafeMutableRawPointer($0) },
-        delist: { _ in io.pointee.context = nil })
+      let isWoken = try hub.wait(for: io, reason, until: end, watching: false)
       return isWoken || end != deadline
     }
   }

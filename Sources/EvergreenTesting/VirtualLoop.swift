@@ -4,6 +4,7 @@
 // Descriptors are watched by a real libev loop, which is only ever asked what is ready now. Timers
 // are kept here. When nothing is ready, the clock jumps to the earliest timer, and that one fires.
 
+import CGreenlet
 import CLibev
 import EventLoop
 import EvergreenHub
@@ -40,11 +41,10 @@ final class VirtualLoop: LoopInterface {
   func advance(by duration: Duration) { now += duration.clampedNanoseconds }
 
   func poll(wait: Bool) {
-    let hasDescriptors = real.hasReferences
     real.poll(wait: wait && timers.isEmpty)
     if fireDue() || !wait { return }
+    if evg_thread_self().pointee.ready_head != nil { return }  // by a descriptor: time stands still
     guard let first = timers.first else { return }
-    if hasDescriptors, !real.hasReferences { return }  // a descriptor was ready: time stands still
     now = max(now, first.pointee.deadline)
     _ = fireDue()
   }

@@ -41,16 +41,18 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
     greenlet = RawGreenlet(stackSize: stackSize) { _ in
       do {
         try body { element in
-          guard let consumer = slot.consumer else { throw GreenletExit() }  // dropped already
+          // Its core: this stack must not keep alive who holds the generator. None: dropped already.
+          guard let consumer = slot.consumer?.core else { throw GreenletExit() }
           slot.element = element
-          try consumer.switch()
+          try consumer.resume()
         }
-      } catch is GreenletExit {
+      } catch is GreenletExit where slot.consumer == nil {  // dropped; else somebody was killed
       } catch {
         slot.error = error
       }
       return nil
     }
+    greenlet.core.parent = nil  // the maker may hold this on its stack, and would hold itself
   }
 
   /// The next element, or `nil` when the body has ended.
@@ -58,9 +60,12 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
     if greenlet.isDead || slot.consumer != nil { return nil }
     let consumer = RawGreenlet.current
     slot.consumer = consumer
-    defer { slot.consumer = nil }
+    greenlet.core.parent = consumer
+    defer {
+      slot.consumer = nil
+      greenlet.core.parent = nil
+    }
     do {
-      if greenlet.core.parent !== consumer { greenlet.core.parent = consumer }
       try greenlet.switch()
     } catch {
       slot.error = error

@@ -95,6 +95,15 @@ final class RawCore {
     return evg_must_arrive() ? try arrive() : nil
   }
 
+  /// Switches here from the current one, with nothing to say.
+  func resume() throws {
+    if let context, evg_switch_plainly(context) {
+      if evg_must_arrive() { _ = try RawCore.current.arrive() }
+    } else {
+      _ = try RawCore.current.send(.value(nil), to: self)
+    }
+  }
+
   private var traced: (RawMessage, RawCore)?
 
   /// Makes sure that control can go here.

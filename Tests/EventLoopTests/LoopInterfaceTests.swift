@@ -17,6 +17,8 @@ private final class Rig {
   private(set) var log: [String] = []
   private var timers: [UnsafeMutablePointer<evg_timer>] = []
   private var names: [UnsafeMutableRawPointer: String] = [:]
+  /// Whether a descriptor watch goes on when it has fired.
+  var keepsWatching = false
   private var ios: [UnsafeMutablePointer<evg_io>] = []
   var onFire: (String) -> Void = { _ in }
 
@@ -58,7 +60,8 @@ private final class Rig {
       io, fd, events, fresh,
       { io, events in
         let rig = Unmanaged<Rig>.fromOpaque(io.pointee.context!).takeUnretainedValue()
-        #expect(!evg_io_is_active(io))
+        #expect(evg_io_is_active(io))
+        if !rig.keepsWatching { rig.loop.stop(io) }
         rig.fired(io)
       }, Unmanaged.passUnretained(self).toOpaque())
     ios.append(io)
@@ -183,7 +186,23 @@ private final class Rig {
   }
 
   @Test(arguments: Backend.available)
-  func descriptorWatchIsOneShot(on backend: Backend) throws {
+  func descriptorWatchFiresUntilItIsStopped(on backend: Backend) throws {
+    try withLoop(backend) { loop in
+      let (rig, pair) = (Rig(loop), Pair())
+      rig.keepsWatching = true
+      let io = rig.io("io", pair.reading, evg_read)
+      loop.start(io)
+      pair.put()
+      for _ in 0..<3 { loop.poll(wait: true) }
+      #expect(rig.log == ["io", "io", "io"] && loop.activeCount == 1)
+      loop.stop(io)
+      loop.poll(wait: false)
+      #expect(rig.log.count == 3 && !loop.hasReferences)
+    }
+  }
+
+  @Test(arguments: Backend.available)
+  func descriptorWatchMayBeStoppedAndStarted(on backend: Backend) throws {
     try withLoop(backend) { loop in
       let (rig, pair) = (Rig(loop), Pair())
       let io = rig.io("io", pair.reading, evg_read)

@@ -8,6 +8,12 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
 @Suite("Hub", .timeLimit(.minutes(1)))
 struct HubTests {
   @Test func aThreadHasOneAndKeepsIt() async throws {
@@ -206,6 +212,7 @@ struct HubTests {
           try? Greenlet.yield()
         }
       }.join()
+      _exit(EXIT_SUCCESS)  // what the stubborn one holds is lost, and nobody shall look for it
     }
     let text = text(of: result)
     #expect(text.contains("a hub ends while greenlets refuse to"))
@@ -224,6 +231,20 @@ struct HubTests {
       }.join()
     }
     #expect(!text(of: result).contains("evergreen:"))
+  }
+
+  @Test func theErrorHandlerMayHoldWhatHoldsTheHub() throws {
+    final class Seen: @unchecked Sendable {
+      // Unchecked: the thread has ended before it is looked at.
+      weak var hub: Hub?
+    }
+    let seen = Seen()
+    OwnThread {
+      let hub = Hub.current
+      seen.hub = hub
+      hub.onError = { _, _ in _ = hub.stackSize }
+    }.join()
+    #expect(seen.hub == nil)
   }
 
   // MARK: Callbacks of the loop
@@ -343,7 +364,7 @@ struct HubTests {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardErrorContent]
     ) {
-      try await runGreen {
+      try await runGreenInChild {
         Hub.current.onError = { _, _ in throw OneError(number: 2) }
         let failing = spawn { throw OneError(number: 1) }
         failing.name = "unlucky"
@@ -365,7 +386,7 @@ struct HubTests {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardErrorContent]
     ) {
-      try await runGreen {
+      try await runGreenInChild {
         let failing = spawn { throw OneError(number: 12) }
         failing.name = "worker"
         try failing.join()

@@ -38,7 +38,7 @@ struct MisuseTests {
   @Test func joinElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { _ = try? $0.join() }
         }
       })
@@ -47,7 +47,7 @@ struct MisuseTests {
   @Test func joinElsewhereWithoutAHub() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: false) { _ = try? $0.join() }
         }
       })
@@ -56,7 +56,7 @@ struct MisuseTests {
   @Test func getElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { _ = try? $0.get(timeout: .seconds(1)) }
         }
       })
@@ -65,7 +65,7 @@ struct MisuseTests {
   @Test func killElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { _ = try? $0.kill(waiting: false) }
         }
       })
@@ -74,7 +74,7 @@ struct MisuseTests {
   @Test func killAllElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { try? killAll([$0], waiting: false) }
         }
       })
@@ -83,7 +83,7 @@ struct MisuseTests {
   @Test func joinAllElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { _ = try? joinAll([$0], timeout: .zero) }
         }
       })
@@ -92,7 +92,7 @@ struct MisuseTests {
   @Test func linkElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true) { $0.link { _ in } }
         }
       })
@@ -101,7 +101,7 @@ struct MisuseTests {
   @Test func startElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true, started: false) { $0.start() }
         }
       })
@@ -110,7 +110,7 @@ struct MisuseTests {
   @Test func startLaterElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           MisuseTests.useElsewhere(hasHub: true, started: false) { $0.start(after: .zero) }
         }
       })
@@ -119,7 +119,7 @@ struct MisuseTests {
   @Test func cancellingATimeoutElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           let timeout = Smuggled(value: Timeout.start(after: .seconds(60)))
           OwnThread { timeout.value.cancel() }.join()
         }
@@ -129,7 +129,7 @@ struct MisuseTests {
   @Test func joiningAHubElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           let hub = Smuggled(value: Hub.current)
           OwnThread { _ = try? hub.value.join() }.join()
         }
@@ -139,7 +139,7 @@ struct MisuseTests {
   @Test func settingAnEventElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-        try await runGreen {
+        try await runGreenInChild {
           let event = Smuggled(value: Event())
           OwnThread { event.value.set() }.join()
         }
@@ -181,7 +181,7 @@ struct MisuseTests {
 
   @Test func joiningOnesSelf() async throws {
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-      try await runGreen {
+      try await runGreenInChild {
         let greenlet = spawn { try Greenlet.current.join() }
         greenlet.name = "narcissus"
         try greenlet.join()
@@ -193,7 +193,7 @@ struct MisuseTests {
 
   @Test func gettingOnesOwnResult() async throws {
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-      try await runGreen {
+      try await runGreenInChild {
         let box = Box<Greenlet<Void>?>(nil)
         box.value = spawn { try box.value!.get(timeout: .seconds(60)) }
         try box.value!.join()

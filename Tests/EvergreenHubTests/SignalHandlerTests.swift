@@ -20,7 +20,7 @@ import Darwin
 struct SignalHandlerTests {
   @Test func runInAGreenletAndMayBlock() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let event = Event()
         let handler = try Hub.current.onSignal(SIGUSR1) {
           try #require(Greenlet.current !== Hub.current.main)
@@ -40,7 +40,7 @@ struct SignalHandlerTests {
 
   @Test func interruptALongWait() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let sleeper = spawn { try sleep(for: .seconds(3600)) }
         let handler = try Hub.current.onSignal(SIGUSR1) { try sleeper.kill() }
         let thread = OwnThread { kill(getpid(), SIGUSR1) }
@@ -53,7 +53,7 @@ struct SignalHandlerTests {
 
   @Test func keepAStandstillFromBeingADeadlock() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let event = Event()
         let handler = try Hub.current.onSignal(SIGUSR1) { event.set() }
         let gate = ThreadGate()
@@ -74,7 +74,7 @@ struct SignalHandlerTests {
 
   @Test func cancelledOnesDoNotRun() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let log = Log()
         let event = Event()
         let first = try Hub.current.onSignal(SIGUSR1) { log.add("first") }
@@ -100,7 +100,7 @@ struct SignalHandlerTests {
     #if os(Linux)
     let expected = ExitTest.Condition.signal(SIGUSR1)
     await #expect(processExitsWith: expected) {
-      try await runGreen {
+      try await runGreenInChild {
         let handler = try Hub.current.onSignal(SIGUSR1) {}
         handler.cancel()
         kill(getpid(), SIGUSR1)
@@ -112,7 +112,7 @@ struct SignalHandlerTests {
 
   @Test func belongToOneHub() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let handler = try Hub.current.onSignal(SIGUSR1) {}
         let log = SharedLog()
         OwnThread {
@@ -137,7 +137,7 @@ struct SignalHandlerTests {
 
   @Test func failingOnesAreReported() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         let event = Event()
         let log = Log()
         Hub.current.onError = { greenlet, error in
@@ -157,7 +157,7 @@ struct SignalHandlerTests {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardErrorContent]
     ) {
-      try await runGreen {
+      try await runGreenInChild {
         let handler = try Hub.current.reportOnSignal()
         try #require(handler.signal == SIGUSR2)
         let sleeper = spawn { try sleep(for: .seconds(3600)) }
@@ -182,10 +182,10 @@ struct SignalHandlerTests {
 
   @Test func endWithTheirHub() async throws {
     await #expect(processExitsWith: .success) {
-      try await runGreen {
+      try await runGreenInChild {
         try Hub.current.onSignal(SIGUSR1) {}; return
       }
-      try await runGreen {
+      try await runGreenInChild {
         try Hub.current.onSignal(SIGUSR1) {}; return
       }
     }

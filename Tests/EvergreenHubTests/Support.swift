@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EvergreenHub
+import EvergreenTesting
 import Synchronization
 import Testing
 
@@ -122,4 +123,10 @@ final class ThreadGate: @unchecked Sendable {
 /// What a child process wrote to its standard error.
 func text(of result: ExitTest.Result?) -> String {
   String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+}
+
+/// ``runGreen`` in the process of an exit test, where Dispatch opens descriptors when it likes.
+func runGreenInChild(_ body: @escaping @Sendable () throws -> Void) async throws {
+  unsetenv("EVERGREEN_SERIAL_TESTS")
+  try await runGreen(body)
 }

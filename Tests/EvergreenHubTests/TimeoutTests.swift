@@ -443,6 +443,28 @@ struct TimeoutTests {
     }
   }
 
+  @Test func isFreedWithTheGreenletThatItEnded() async throws {
+    try await runGreenInVirtualTime { _ in
+      Hub.current.onError = { _, _ in }
+      weak var timeout: Timeout?
+      weak var greenlet: AnyGreenlet?
+      do {
+        let sleeper = spawn {
+          timeout = Timeout.start(after: .seconds(1))
+          try sleep(for: .seconds(60))
+        }
+        greenlet = sleeper
+        try sleeper.join()
+        #expect(sleeper.error as? Timeout === timeout)
+        let keeper = spawn { Timeout.start(after: .seconds(1)) }
+        try keeper.join()
+      }
+      try sleep(for: .seconds(10))
+      #expect(timeout == nil)
+      #expect(greenlet == nil)
+    }
+  }
+
   @Test func reachesOnlyTheGreenletThatStartedIt() async throws {
     try await runGreenInVirtualTime { _ in
       let starter = spawn {

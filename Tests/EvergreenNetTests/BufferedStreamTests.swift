@@ -8,7 +8,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct BufferedStreamTests {
+@Suite(.timeLimit(.minutes(5))) struct BufferedStreamTests {
   static let sizes = [1, 2, 3, 7, 16, 1000, 16 * 1024, 200_000]
 
   /// What `content` is read as, through a buffer of `size` bytes, sent in pieces of `piece`.

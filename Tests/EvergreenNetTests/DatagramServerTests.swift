@@ -9,7 +9,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct DatagramServerTests {
+@Suite(.timeLimit(.minutes(5))) struct DatagramServerTests {
   static let echo: @Sendable (DatagramServer, [UInt8], SocketAddress) throws -> Void = {
     server, bytes, sender in
     try server.send(bytes, to: sender)

@@ -14,7 +14,7 @@ import Glibc
 import Darwin
 #endif
 
-@Suite(.timeLimit(.minutes(2))) struct SocketFaultTests {
+@Suite(.timeLimit(.minutes(5))) struct SocketFaultTests {
   // MARK: Peers
 
   @Test func aResetIsReportedToReaderAndWriter() async throws {

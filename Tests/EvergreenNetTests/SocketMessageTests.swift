@@ -8,7 +8,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct SocketMessageTests {
+@Suite(.timeLimit(.minutes(5))) struct SocketMessageTests {
   @Test func aDescriptorTravelsWithAByte() async throws {
     try await runGreen {
       let (one, other) = try Socket.pair()

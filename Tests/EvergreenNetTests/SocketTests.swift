@@ -9,7 +9,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct SocketTests {
+@Suite(.timeLimit(.minutes(5))) struct SocketTests {
   // MARK: Connecting
 
   @Test(arguments: ["127.0.0.1:0", "[::1]:0", "unix:@", "unix:/"])
@@ -106,6 +106,7 @@ import Testing
       let closed = try Socket.listen(on: .loopbackIPv4(port: 0))
       let address = try closed.localAddress
       closed.close()
+      try waitUntilRefused(at: address)
       let error = socketError { _ = try Socket.connect(to: address) }
       #expect(error?.errno == .connectionRefused)
       #expect(error?.operation == .connect)
@@ -122,6 +123,7 @@ import Testing
       let error = socketError { _ = try Socket.listen(on: address) }
       #expect(error?.errno == .addressInUse)
       #expect(error?.description == "bind \(address): Address already in use")
+      withExtendedLifetime(first) {}
     }
   }
 
@@ -178,6 +180,7 @@ import Testing
         socket.close()
         #expect(socketError { try connecting.get(timeout: .seconds(10)) }?.isClosed == true)
       }
+      withExtendedLifetime((hole, unixHole)) {}
     }
   }
 

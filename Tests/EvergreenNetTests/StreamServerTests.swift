@@ -7,9 +7,10 @@ import EvergreenNet
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
+import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct StreamServerTests {
+@Suite(.timeLimit(.minutes(5))) struct StreamServerTests {
   static let echo: @Sendable (Socket, SocketAddress) throws -> Void = { socket, _ in
     while let chunk = try socket.receive(upTo: 64 * 1024) { try socket.sendAll(chunk) }
   }
@@ -135,8 +136,7 @@ import Testing
       let stopping = spawn { try server.stop(timeout: nil) }
       try idle()
       #expect(!stopping.isReady && !server.isAccepting)
-      #expect(
-        socketError { _ = try Socket.connect(to: server.address) }?.errno == .connectionRefused)
+      try waitUntilRefused(at: server.address)
       release.set()
       try stopping.get()
       try #expect(receiveAll(client) == Array("the end".utf8))
@@ -263,7 +263,7 @@ import Testing
     try await runGreen {
       let address: SocketAddress
       do { address = try StreamServer("127.0.0.1:0", Self.echo).address }
-      #expect(socketError { _ = try Socket.connect(to: address) }?.errno == .connectionRefused)
+      try waitUntilRefused(at: address)
     }
   }
 
@@ -321,31 +321,44 @@ import Testing
       #expect(served[0] + served[1] == 200)
       #expect(served[0] > 0 && served[1] > 0)
       try first.stop()
-      for _ in 0..<20 { _ = try receiveAll(Socket.connect(to: second.address)) }
-      #expect(served[0] + served[1] == 220)
+      let before = served[1]
+      while served[1] < before + 20 {
+        // A process that is being spawned may hold the first listener open for a moment.
+        do { _ = try receiveAll(Socket.connect(to: second.address)) } catch let error
+          as SocketError
+          where error.isPeerGone
+        {}
+      }
+      #expect(served[0] + before == 200)
       try second.stop()
     }
   }
 
   @Test func serversOfSeveralThreadsShareAPort() async throws {
-    let address = try await runGreen {
-      let listener = try Socket(.ipv4)
-      try listener.set(.reusePort, true)
-      try listener.bind(to: .loopbackIPv4(port: 0))
-      return try listener.localAddress
-    }
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      for _ in 0..<2 {
-        group.addTask {
-          try await runGreen {
-            let server = try StreamServer(address, reusePort: true, Self.echo)
-            try server.start()
-            for number in 0..<50 { try Self.ask(server, "number \(number)") }
-            try server.stop()
+    let finished = Atomic(0)
+    try await runGreen {
+      let placeholder = try Socket(.ipv4)
+      try placeholder.set(.reusePort, true)
+      try placeholder.bind(to: .loopbackIPv4(port: 0))
+      let address = try placeholder.localAddress
+      let threads = ThreadPool(maxThreads: 2)
+      defer { threads.shutDown() }
+      let hosts = (0..<2).map { _ in
+        spawn {
+          try threads.run {
+            try Hub.withHub { _ in
+              let server = try StreamServer(address, reusePort: true, Self.echo)
+              try server.start()
+              for number in 0..<50 { try Self.ask(server, "number \(number)") }
+              // Connections of the other thread come here, too.
+              finished.add(1, ordering: .relaxed)
+              try wait { finished.load(ordering: .relaxed) == 2 }
+              try server.stop(timeout: .seconds(30))
+            }
           }
         }
       }
-      try await group.waitForAll()
+      try joinAll(hosts, raisingErrors: true)
     }
   }
 

@@ -167,6 +167,19 @@ func socketError(
   #expect(throws: SocketError.self, sourceLocation: sourceLocation) { try body() }
 }
 
+/// Waits until nobody listens at `address`. A process that was being spawned when the listener was
+/// closed may hold it open for a moment.
+func waitUntilRefused(at address: SocketAddress) throws {
+  try wait {
+    do {
+      try Socket.connect(to: address).close()
+      return false
+    } catch let error as SocketError {
+      return error.errno == .connectionRefused
+    }
+  }
+}
+
 /// Lets time pass until something that comes from outside has come true.
 func wait(until condition: () throws -> Bool) throws {
   while try !condition() { try sleep(for: .milliseconds(1)) }

@@ -7,7 +7,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct EventTests {
+@Suite(.timeLimit(.minutes(5))) struct EventTests {
   @Test func isClearAtFirstUnlessToldOtherwise() async throws {
     try await runGreen {
       #expect(!Event().isSet)

@@ -7,7 +7,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct PoolTests {
+@Suite(.timeLimit(.minutes(5))) struct PoolTests {
   @Test func neverRunsMoreThanItsSize() async throws {
     try await runGreenInVirtualTime { _ in
       let pool = Pool(size: 3)

@@ -7,7 +7,7 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct SemaphoreTests {
+@Suite(.timeLimit(.minutes(5))) struct SemaphoreTests {
   @Test func countsPermits() async throws {
     try await runGreen {
       let semaphore = Semaphore(value: 2)

@@ -104,7 +104,7 @@ import Darwin
           }
         }
       }
-        try Hub.withHub { _ in
+      try Hub.withHub { _ in
         for _ in 0..<4 { spawn { try sleep(for: .seconds(1000)) } }
         _ = try spawn { large(0) }.get()
       }
@@ -118,7 +118,7 @@ import Darwin
     ) {
       Hub.withHub { _ in
         _ = try? spawn {
-          _ = opaque(UnsafePointer<Int>(bitPattern: opaque(64)))!.pointee
+          opaque(UnsafeMutablePointer<Int>(bitPattern: opaque(64)))!.pointee = 1
         }.get()
       }
     }
@@ -146,7 +146,8 @@ import Darwin
     var line = [CChar](repeating: 0, count: 4096)
     var count = 0
     while fgets(&line, Int32(line.count), file) != nil {
-      let text = String(decoding: line.map(UInt8.init(bitPattern:)).prefix { $0 != 0 }, as: UTF8.self)
+      let text = String(
+        decoding: line.map(UInt8.init(bitPattern:)).prefix { $0 != 0 }, as: UTF8.self)
       let range = text.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
       guard text.contains(" ---p "), range.count == 2 else { continue }
       if range[1] - range[0] == UInt(EVG_GUARD_SIZE) { count += 1 }

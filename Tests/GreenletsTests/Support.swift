@@ -35,6 +35,28 @@ final class Smuggled<Value>: @unchecked Sendable {
   init(_ value: Value) { self.value = value }
 }
 
+/// As `Mutex`, which the thread sanitizer does not know for a lock.
+final class Locked<Value>: @unchecked Sendable {
+  private var value: Value
+  private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+
+  init(_ value: Value) {
+    self.value = value
+    pthread_mutex_init(lock, nil)
+  }
+
+  deinit {
+    pthread_mutex_destroy(lock)
+    lock.deallocate()
+  }
+
+  func withLock<R>(_ body: (inout Value) -> R) -> R {
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    return body(&value)
+  }
+}
+
 final class Weak<Object: AnyObject>: @unchecked Sendable {
   weak var value: Object?
   init(_ value: Object) { self.value = value }
@@ -163,4 +185,16 @@ enum Rounding {
   static let down: Int32 = FE_DOWNWARD
   static let zero: Int32 = FE_TOWARDZERO
   static let nearest: Int32 = FE_TONEAREST
+}
+
+/// Uses that many bytes of stack, in frames of which none is large. Returns how many frames. The
+/// address sanitizer keeps variables elsewhere, so that nothing can be measured.
+@inline(never)
+func useStack(_ bytes: Int, below top: UInt? = nil) -> Int {
+  if Sanitizer.address { return 2 }
+  var local = 0
+  let here = withUnsafeMutablePointer(to: &local) { UInt(bitPattern: $0) }
+  let top = top ?? here
+  if top - here >= bytes { return 1 }
+  return opaque(useStack(bytes, below: top)) + 1
 }

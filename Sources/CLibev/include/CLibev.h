@@ -6,8 +6,10 @@
 //
 // 1. `evg_timer` and `evg_io` are plain structs. The hub puts them in the stack frame of the
 //    parked greenlet; starting one allocates nothing, counts no reference and calls no closure.
-// 2. Both are one-shot. Their trampolines (CLibev.c) leave the watcher stopped and then call
-//    `fire`, which may start it again, reuse its memory or switch stacks.
+// 2. A timer is one-shot: it is stopped before `fire` is called. A descriptor watch stays active
+//    until it is stopped, and fires in each pass in which the descriptor is ready: who waits stops
+//    it when it runs. Were it stopped at once and started anew some passes later, the kernel would
+//    have to be told twice.
 // 3. A timer is given an absolute deadline, libev wants one relative to its cached time of the
 //    last poll, and that has no accessor. `ev_timer_remaining` on a probe that claims to be an
 //    active timer at 0 answers exactly its negative: two nanoseconds, no clock read, no rounding.
@@ -139,11 +141,13 @@ typedef struct evg_timer {
   bool armed;
 } evg_timer;
 
-/// A one-shot descriptor watch. Make it with `evg_io_init`.
+/// A descriptor watch. Make it with `evg_io_init`.
 typedef struct evg_io {
   ev_io watcher;
   void (* _Nonnull fire)(struct evg_io * _Nonnull, int32_t events);
   void * _Nullable context;
+  /// For `fire` to say that it has been called; libev does not look at it.
+  bool is_ready;
 } evg_io;
 
 void evg_timer_fired(struct ev_loop * _Nonnull, ev_timer * _Nonnull, int);
@@ -197,6 +201,7 @@ EVG_INLINE void evg_io_init(
   io->watcher.data = 0;
   io->fire = fire;
   io->context = context;
+  io->is_ready = false;
 }
 
 // libev stops the watchers of descriptors that it finds closed, before it calls back; so whether
