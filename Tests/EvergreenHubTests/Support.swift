@@ -124,9 +124,3 @@ final class ThreadGate: @unchecked Sendable {
 func text(of result: ExitTest.Result?) -> String {
   String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
 }
-
-/// ``runGreen`` in the process of an exit test, where Dispatch opens descriptors when it likes.
-func runGreenInChild(_ body: @escaping @Sendable () throws -> Void) async throws {
-  unsetenv("EVERGREEN_SERIAL_TESTS")
-  try await runGreen(body)
-}

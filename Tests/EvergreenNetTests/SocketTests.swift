@@ -440,7 +440,7 @@ import Testing
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      try await runGreen {
+      try await runGreenInChild {
         nonisolated(unsafe) let socket = try Socket.pair().0
         _ = try ThreadPool.run { try socket.receive(upTo: 1) }
       }

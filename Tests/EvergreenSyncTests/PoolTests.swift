@@ -228,7 +228,7 @@ import Testing
 
   @Test func aSizeBelowOneIsABug() async {
     await #expect(processExitsWith: .failure) {
-      try await runGreen { _ = Pool(size: 0) }
+      try await runGreenInChild { _ = Pool(size: 0) }
     }
   }
 }

@@ -199,7 +199,7 @@ import Testing
 
   @Test func releasingTooOftenIsABug() async {
     await #expect(processExitsWith: .failure) {
-      try await runGreen {
+      try await runGreenInChild {
         let semaphore = BoundedSemaphore(value: 1)
         semaphore.release()
       }
@@ -210,7 +210,7 @@ import Testing
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      try await runGreen {
+      try await runGreenInChild {
         nonisolated(unsafe) let semaphore = Semaphore(value: 0)
         try ThreadPool.run { semaphore.release() }
       }

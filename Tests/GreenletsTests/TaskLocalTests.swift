@@ -286,8 +286,8 @@ import Testing
     let sum = try await withThrowingTaskGroup(of: Int.self) { group in
       for index in 0..<12 {
         group.addTask {
-          try await Locals.$number.withValue(index) {
-            try await runGreen {
+          try Locals.$number.withValue(index) {
+            try Hub.withHub { _ in
               let greenlets = (0..<50).map { offset in
                 spawn {
                   let inherited = Locals.number
