@@ -13,8 +13,10 @@ struct Measurement {
   /// Ends it.
   ///
   /// - Parameters:
+  ///   - operations: How many the whole is divided by.
   ///   - wall: Nanoseconds of wall time, where not all since the beginning counts.
   ///   - memory: Bytes, where the growth is to be read before the end.
+  /// - Returns: The cost of one operation.
   func report(per operations: Int, wall: Int64? = nil, memory: Int64? = nil) -> Report {
     let wall = wall ?? nanoseconds(of: CLOCK_MONOTONIC) - self.wall
     let cpu = nanoseconds(of: CLOCK_PROCESS_CPUTIME_ID) - self.cpu
