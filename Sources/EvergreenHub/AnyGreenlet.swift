@@ -167,7 +167,7 @@ public class AnyGreenlet: CustomStringConvertible {
   final func makeContext() -> UnsafeMutablePointer<evg_context> {
     let size =
       stackSize == 0
-      ? Unmanaged.passUnretained(hub)._withUnsafeGuaranteedRef { $0.stackSize } : Int(stackSize)
+      ? hubReference._withUnsafeGuaranteedRef { $0.stackSize } : Int(stackSize)
     let me = Unmanaged.passRetained(self).toOpaque()
     let context = evg_context_new(greenletEntry, me, size)
     context.pointee.owner = me

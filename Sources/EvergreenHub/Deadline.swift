@@ -22,10 +22,6 @@ package struct Deadline: Hashable, Sendable {
     self = timeout > .zero ? hub.deadline(after: timeout) : .now
   }
 
-  package init(at instant: ContinuousClock.Instant?, on hub: Hub) {
-    self.init(after: instant.map { ContinuousClock.now.duration(to: $0) }, on: hub)
-  }
-
   package var isNever: Bool { nanoseconds == .max }
 
   /// What is left until then: `nil` for ever, zero when it has come.

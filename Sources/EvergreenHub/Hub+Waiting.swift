@@ -83,20 +83,18 @@ extension Hub {
     context.pointee.wait_argument = reason.argument
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
-    if context.pointee.is_raw { setRawWaiting(context, of: context) }
+    if context.pointee.is_raw { setRawWaiting(context) }
     if deadline.isNever {
       evg_park()
     } else {
       withTimer(waking: context, at: deadline) { evg_park() }
     }
-    if context.pointee.is_raw { setRawWaiting(nil, of: context) }
+    if context.pointee.is_raw { setRawWaiting(nil) }
     context.pointee.wait_text = nil
   }
 
   @inline(never)
-  private func setRawWaiting(
-    _ waiting: UnsafeMutablePointer<evg_context>?, of context: UnsafeMutablePointer<evg_context>
-  ) {
+  private func setRawWaiting(_ waiting: UnsafeMutablePointer<evg_context>?) {
     AnyGreenlet.currentIfAny?.ownExtras.rawWaiting = waiting
   }
 

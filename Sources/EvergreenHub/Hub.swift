@@ -86,7 +86,7 @@ public final class Hub {
   private var lastTrim: UInt64 = 0
 
   private static let mostRuns: Int32 = 1024
-  private static let mostIO = 64
+  package static let mostIO = 64
   private static let longestSlice: UInt64 = 5_000_000  // nanoseconds
   private static let warmStacks = 64
 

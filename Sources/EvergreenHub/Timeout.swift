@@ -134,7 +134,6 @@ public func withTimeout<R>(
 ) throws -> R {
   guard let duration else { return try body() }
   var scope = try TimeoutScope(duration)
-  scope.start()
   do {
     let result = try body()
     scope.stop()
@@ -168,7 +167,6 @@ public func withTimeout<R>(
 ) throws -> R {
   guard let duration else { return try body() }
   var scope = try TimeoutScope(duration)
-  scope.start()
   do {
     let result = try body()
     scope.stop()

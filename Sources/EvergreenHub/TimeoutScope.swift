@@ -13,22 +13,18 @@ import Greenlets
 struct TimeoutScope: ~Copyable {
   private let record: UnsafeMutablePointer<TimeoutRecord>
   private let hub: Unmanaged<Hub>
-  private let duration: Duration
   private var fired: Timeout?
 
+  /// Starts the timeout.
+  ///
   /// - Throws: ``BlockingInHub`` on the hub's own stack.
   @usableFromInline
   init(_ duration: Duration) throws {
     hub = Hub.unmanagedCurrent
     guard let owner = evg_current().unsafelyUnwrapped.pointee.owner else { throw BlockingInHub() }
-    self.duration = duration
     record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
-  }
-
-  @usableFromInline
-  mutating func start() {
     hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: $0.deadline(after: duration)) }
   }
 

@@ -149,7 +149,7 @@ package final class GreenDescriptor {
     let side = sides + direction.rawValue
     side.pointee.user = .passUnretained(try hub.blockingGreenlet())
     defer { side.pointee.user = nil }
-    hub.ioBudget = 64
+    hub.ioBudget = Hub.mostIO
     let reason =
       direction == .read
       ? WaitReason("reading descriptor", Int64(number))

@@ -3,6 +3,7 @@
 
 import EventLoop
 import Synchronization
+import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -18,7 +19,7 @@ import Darwin
       let watcher = loop.async()
       watcher.start { watcher.stop() }
       let sender = watcher.sender
-      let thread = onThread { sender.send() }
+      let thread = startThread { sender.send() }
       #expect(loop.run() == false)
       pthread_join(thread, nil)
     }
@@ -30,7 +31,7 @@ import Darwin
       var calls = 0
       watcher.start { calls += 1 }
       let sender = watcher.sender
-      let thread = onThread { for _ in 0..<100 { sender.send() } }
+      let thread = startThread { for _ in 0..<100 { sender.send() } }
       pthread_join(thread, nil)
       watcher.send()
       #expect(watcher.isPending)
@@ -71,7 +72,7 @@ import Darwin
       watcher.start {}
       let sender = watcher.sender
       let isDone = Flag()
-      let thread = onThread { while !isDone.isUp { sender.send() } }
+      let thread = startThread { while !isDone.isUp { sender.send() } }
       for _ in 0..<5 { loop.run(.once) }
       loop.destroy()
       isDone.raise()

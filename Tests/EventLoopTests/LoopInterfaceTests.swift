@@ -3,6 +3,7 @@
 
 import CLibev
 import EventLoop
+import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -298,7 +299,7 @@ private final class Rig {
       #expect(!loop.hasReferences)
       nonisolated(unsafe) let shared = loop
       let start = readClock()
-      let thread = onThread {
+      let thread = startThread {
         usleep(20_000)  // what is measured is that the poll does not return before
         shared.interrupt()
       }

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EventLoop
+import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -48,7 +49,7 @@ import Darwin
     try withLoop { loop in
       let watcher = try loop.signal(SIGUSR1)
       try watcher.start { watcher.stop() }
-      let thread = onThread { kill(getpid(), SIGUSR1) }
+      let thread = startThread { kill(getpid(), SIGUSR1) }
       #expect(loop.run() == false)
       pthread_join(thread, nil)
     }

@@ -68,32 +68,3 @@ func readClock() -> UInt64 {
   clock_gettime(CLOCK_MONOTONIC, &time)
   return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
-
-/// Runs `body` on a thread of its own; the caller joins it.
-func onThread(_ body: @escaping @Sendable () -> Void) -> pthread_t {
-  final class Box {
-    let body: @Sendable () -> Void
-    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-  }
-  #if canImport(Darwin)
-  var thread: pthread_t?
-  #else
-  var thread = pthread_t()
-  #endif
-  let result = pthread_create(
-    &thread, nil,
-    { argument in
-      #if canImport(Darwin)
-      Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().body()
-      #else
-      Unmanaged<Box>.fromOpaque(argument!).takeRetainedValue().body()
-      #endif
-      return nil
-    }, Unmanaged.passRetained(Box(body)).toOpaque())
-  precondition(result == 0)
-  #if canImport(Darwin)
-  return thread!
-  #else
-  return thread
-  #endif
-}

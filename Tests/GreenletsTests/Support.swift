@@ -5,6 +5,7 @@ import CGreenlet
 import EvergreenHub
 import Greenlets
 import Synchronization
+import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -115,35 +116,6 @@ func onThread<R>(_ body: @escaping @Sendable () throws -> R) throws -> R {
   let thread = startThread { result.value = Result { try body() } }
   pthread_join(thread, nil)
   return try result.value!.get()
-}
-
-/// Starts a thread that the caller joins.
-func startThread(_ body: @escaping @Sendable () -> Void) -> pthread_t {
-  final class Start {
-    let body: @Sendable () -> Void
-    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-  }
-  #if canImport(Darwin)
-  var thread: pthread_t?
-  #else
-  var thread = pthread_t()
-  #endif
-  let result = pthread_create(
-    &thread, nil,
-    { argument in
-      #if canImport(Darwin)
-      Unmanaged<Start>.fromOpaque(argument).takeRetainedValue().body()
-      #else
-      Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue().body()
-      #endif
-      return nil
-    }, Unmanaged.passRetained(Start(body)).toOpaque())
-  precondition(result == 0)
-  #if canImport(Darwin)
-  return thread!
-  #else
-  return thread
-  #endif
 }
 
 /// Contexts and stacks of this thread that are in use.
