@@ -24,6 +24,7 @@
 #if __has_include(<valgrind/valgrind.h>)
 #include <valgrind/valgrind.h>
 #else
+#define RUNNING_ON_VALGRIND false
 #define VALGRIND_STACK_REGISTER(low, high) 0
 #define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
 #endif
@@ -32,13 +33,16 @@ __thread evg_thread evg_self;
 
 // MARK: The pool of contexts
 
-enum { CHUNK = 64 };
+enum { CHUNK = 64, LINE = 64 };
 
 /// Contexts are made by the chunk and never moved; chunks are how all of them are found.
 typedef struct chunk {
   struct chunk *next;
+  char unused[LINE - sizeof(void *)];
   evg_context contexts[CHUNK];
 } chunk;
+
+_Static_assert(sizeof(evg_context) == 3 * LINE, "a context is three lines of the cache");
 
 static __thread chunk *chunks;
 static __thread evg_context *pool;
@@ -47,57 +51,61 @@ static __thread uint8_t *reserve_stack;  // for contexts that could get no stack
 
 enum { RESERVE_SHIFT = 17 };
 
-static unsigned shift_for(size_t size) {
-  unsigned shift = EVG_STACK_MIN_SHIFT;
-  while (shift < EVG_STACK_MAX_SHIFT && ((size_t)1 << shift) < size) shift++;
-  return shift;
+static uint32_t rounded(size_t size) {
+  if (size <= (size_t)1 << EVG_STACK_MIN_SHIFT) return (uint32_t)1 << EVG_STACK_MIN_SHIFT;
+  if (size >= (size_t)1 << EVG_STACK_MAX_SHIFT) return (uint32_t)1 << EVG_STACK_MAX_SHIFT;
+  return (uint32_t)1 << (64 - __builtin_clzll((unsigned long long)size - 1));
 }
 
-static void grow_pool(void) {
-  chunk *fresh = calloc(1, sizeof *fresh);
-  if (!fresh) {
+static __attribute__((noinline)) void grow_pool(void) {
+  void *memory = NULL;
+  if (posix_memalign(&memory, LINE, sizeof(chunk)) != 0) {
     fputs("evergreen: fatal: out of memory for a greenlet\n", stderr);
     abort();
   }
+  chunk *fresh = memset(memory, 0, sizeof(chunk));
   fresh->next = chunks;
   chunks = fresh;
   for (int i = CHUNK - 1; i >= 0; i--) {
     fresh->contexts[i].id = made + (uint32_t)i + 1;
+    fresh->contexts[i].thread = &evg_self;
     fresh->contexts[i].next = pool;
     pool = &fresh->contexts[i];
   }
   made += CHUNK;
 }
 
-evg_context *evg_context_new(evg_entry entry, void *object, size_t stack_size) {
+evg_context *evg_context_new(evg_entry entry, size_t stack_size) {
   if (EVG_UNLIKELY(!pool)) grow_pool();
   evg_context *context = pool;
   pool = context->next;
   context->entry = entry;
-  context->object = object;
   context->state = EVG_UNSTARTED;
-  context->thread = &evg_self;
-  context->stack_size = (uint32_t)1 << shift_for(stack_size);
+  context->stack_size = rounded(stack_size);
   evg_self.live++;
   return context;
 }
 
+/// What only few contexts have is not even looked at in the others: it lies in a colder line.
 void evg_context_free(evg_context *context) {
-  if (EVG_UNLIKELY(context->name != NULL)) {
+  if (EVG_UNLIKELY(context->is_named)) {
     free(context->name);
     context->name = NULL;
+  }
+  if (EVG_UNLIKELY(context->raw != NULL)) {
+    context->raw = NULL;
+    context->resumer = NULL;
   }
   memset(context->words, 0, sizeof context->words);
   context->stack_pointer = NULL;
   context->stack_low = NULL;
-  context->object = context->owner = context->raw = NULL;
-  context->successor = context->resumer = NULL;
+  context->owner = NULL;
+  context->saved_errno = 0;
+  context->is_due = context->is_raw = context->is_orphan = context->lacks_stack = false;
+  context->is_named = context->is_followed = context->has_message = false;
   context->generation++;
   context->serial = 0;
-  context->saved_errno = 0;
-  context->is_due = context->is_raw = context->has_message = false;
-  context->is_orphan = context->lacks_stack = false;
-  context->wait_text = context->origin = NULL;
+  context->origin = NULL;
   context->state = EVG_FREE;
   context->next = pool;
   pool = context;
@@ -107,6 +115,7 @@ void evg_context_free(evg_context *context) {
 void evg_context_set_name(evg_context *context, const char *name) {
   free(context->name);
   context->name = strdup(name);
+  context->is_named = true;
 }
 
 void evg_contexts(void (*visit)(evg_context *, void *), void *argument) {
@@ -178,8 +187,9 @@ void evg_attach(bool swaps_words) {
   }
 #endif
 #if EVG_TSAN
-  self->main.tsan_fiber = __tsan_get_current_fiber();
+  self->main.sanitizer = __tsan_get_current_fiber();
 #endif
+  self->on_valgrind = RUNNING_ON_VALGRIND;
   self->swaps_words = swaps_words && evg_words_attach(self);
   self->calls_runtime = !self->swaps_words;
   const char *accesses = getenv("EVERGREEN_EXCLUSIVITY");
@@ -229,13 +239,13 @@ static void take_back(evg_context *context) {
     // Its last frames never returned: their red zones are still poisoned.
     __asan_unpoison_memory_region(context->stack_low, context->stack_size);
 #endif
-    VALGRIND_STACK_DEREGISTER(context->valgrind_id);
+    if (EVG_UNLIKELY(evg_self.on_valgrind)) VALGRIND_STACK_DEREGISTER(context->valgrind_id);
     evg_stack_release(context->stack_low, (unsigned)__builtin_ctz(context->stack_size));
     evg_self.stacks_in_use--;
   }
 #if EVG_TSAN
-  if (context->tsan_fiber) __tsan_destroy_fiber(context->tsan_fiber);
-  context->tsan_fiber = NULL;
+  if (context->sanitizer) __tsan_destroy_fiber(context->sanitizer);
+  context->sanitizer = NULL;
 #endif
   evg_context_free(context);
 }
@@ -261,7 +271,9 @@ static __attribute__((noinline)) void give_stack(evg_context *context) {
     context->stack_size = 1u << RESERVE_SHIFT;
   } else {
     evg_self.stacks_in_use++;
-    context->valgrind_id = VALGRIND_STACK_REGISTER(low, low + context->stack_size);
+    if (EVG_UNLIKELY(evg_self.on_valgrind)) {
+      context->valgrind_id = VALGRIND_STACK_REGISTER(low, low + context->stack_size);
+    }
   }
   context->stack_low = low;
   // All stacks lie alike in their pages, so their tops would compete for the same lines of the
@@ -271,7 +283,7 @@ static __attribute__((noinline)) void give_stack(evg_context *context) {
   context->stack_pointer =
       evg_first_frame(low + context->stack_size - color, context_main, context);
 #if EVG_TSAN
-  context->tsan_fiber = __tsan_create_fiber(0);
+  context->sanitizer = __tsan_create_fiber(0);
 #endif
 }
 
@@ -309,14 +321,14 @@ static __attribute__((noinline)) void transfer(evg_context *from, evg_context *t
   count_switch(self);
 #if EVG_ASAN
   __sanitizer_start_switch_fiber(
-      from->state == EVG_FINISHED ? NULL : &from->asan_fake_stack, to->stack_low, to->stack_size);
+      from->state == EVG_FINISHED ? NULL : &from->sanitizer, to->stack_low, to->stack_size);
 #endif
 #if EVG_TSAN
-  __tsan_switch_to_fiber(to->tsan_fiber, 0);
+  __tsan_switch_to_fiber(to->sanitizer, 0);
 #endif
   evg_switch_stack(&from->stack_pointer, to->stack_pointer);
 #if EVG_ASAN
-  __sanitizer_finish_switch_fiber(from->asan_fake_stack, NULL, NULL);
+  __sanitizer_finish_switch_fiber(from->sanitizer, NULL, NULL);
 #endif
   take_back_finished(self);
   errno = from->saved_errno;
@@ -348,7 +360,7 @@ static void context_main(void *argument) {
   errno = 0;
   for (;;) {
     context->entry(context);  // all its frames are gone now; nothing is retained by a dead stack
-    evg_context *next = context->successor ? context->successor
+    evg_context *next = EVG_UNLIKELY(context->is_followed) ? context->successor
                         // The reserve must be free before another one may need it.
                         : context->lacks_stack ? home(self) : take_next(self);
     if (next->stack_pointer != NULL || next->stack_size != context->stack_size ||
@@ -360,10 +372,13 @@ static void context_main(void *argument) {
     }
     // The next has never run: it takes over this stack.
     next->stack_low = context->stack_low;
-    next->tsan_fiber = context->tsan_fiber;
-    next->valgrind_id = context->valgrind_id;
-    next->asan_fake_stack = NULL;
-    context->tsan_fiber = NULL;
+    if (EVG_UNLIKELY(self->on_valgrind)) next->valgrind_id = context->valgrind_id;
+#if EVG_TSAN
+    next->sanitizer = context->sanitizer;
+    context->sanitizer = NULL;
+#elif EVG_ASAN
+    next->sanitizer = NULL;
+#endif
     exchange_words(self, context, next);
     evg_context_free(context);
     evg_reset_float_environment();

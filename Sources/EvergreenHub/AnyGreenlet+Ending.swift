@@ -26,7 +26,7 @@ extension AnyGreenlet {
   public func join(timeout: Duration? = nil) throws -> Bool {
     if phase == .finished { return true }
     checkIsOnItsHub()
-    return try join(until: Deadline(after: timeout, on: hub))
+    return try withHub { try join(until: Deadline(after: timeout, on: $0)) }
   }
 
   final func join(until deadline: Deadline) throws -> Bool {
@@ -35,9 +35,11 @@ extension AnyGreenlet {
       if hasDueError { throw takeDueError() }
       fatal("\(self) waits for its own end, which would be for ever")
     }
-    return try hub.wait(
-      WaitReason("the end of greenlet", Int64(id)), until: deadline,
-      enlist: { joiners.append($0) }, delist: { joiners.remove($0) })
+    return try withHub {
+      try $0.wait(
+        WaitReason("the end of greenlet", Int64(id)), until: deadline,
+        enlist: { joiners.append($0) }, delist: { joiners.remove($0) })
+    }
   }
 
   /// Ends the greenlet by throwing `error` at the point where it waits.
@@ -89,7 +91,7 @@ extension AnyGreenlet {
   /// finished, and gives itself back.
   final func cancelStart(with error: any Error) {
     let unqueued = phase == .delayed ? context : nil
-    body = nil
+    dropBody()
     finish(with: error)
     if let unqueued { evg_ready(unqueued) }
   }

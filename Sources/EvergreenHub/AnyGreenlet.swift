@@ -4,9 +4,11 @@
 import CGreenlet
 import Greenlets
 
-// Spawning is hot, and its cost is reference counts and the checks of exclusive access that classes
-// get. So what is touched at every spawn is plain data, unchecked: all of it belongs to one thread,
-// and no access to it spans a switch. What few greenlets have is kept apart, in `Extras`.
+// Spawning is hot, and its cost is memory, reference counts, and the checks of exclusive access
+// that classes get. So what is touched at every spawn is plain data, unchecked: all of it belongs to
+// one thread, and no access to it spans a switch. What few greenlets have is kept apart, in
+// `Extras`, and what it runs makes room for what came of it: the object fits into the 120 bytes up
+// to which glibc keeps any number of freed blocks at hand.
 
 /// A greenlet without its type of result: what ``Greenlet`` has in common, and the thread's own
 /// code, which is ``Hub/main``.
@@ -14,6 +16,7 @@ import Greenlets
 /// > gevent: `gevent.Greenlet`.
 public class AnyGreenlet: CustomStringConvertible {
   enum Phase: UInt8 { case new, delayed, scheduled, running, finished }
+  @usableFromInline enum Content: UInt8 { case nothing, body, value, error }
 
   /// Valid while the greenlet is unfinished: a hub outlives its greenlets, but those that were
   /// never started; so look at ``isOnItsHub`` first.
@@ -21,14 +24,28 @@ public class AnyGreenlet: CustomStringConvertible {
     @inline(__always) get { hubReference.takeUnretainedValue() }
   }
   private final let hubReference: Unmanaged<Hub>
+
+  /// The same without a reference count.
+  @inline(__always)
+  final func withHub<R>(_ body: (Hub) throws -> R) rethrows -> R {
+    try hubReference._withUnsafeGuaranteedRef(body)
+  }
+
   @exclusivity(unchecked) final var context: UnsafeMutablePointer<evg_context>?
-  /// What it runs, until it has run. Keeps its value itself and returns its error.
-  @exclusivity(unchecked) @usableFromInline final var body: (() -> (any Error)?)?
-  @usableFromInline typealias InlineValue = (UInt, UInt, UInt)
-  @exclusivity(unchecked) @usableFromInline final var inlineValue: InlineValue = (0, 0, 0)
-  @exclusivity(unchecked) @usableFromInline final var hasValue = false
+  /// First its body, then its value or its error, as `content` says.
+  @exclusivity(unchecked) @usableFromInline final var slot: Slot = (0, 0, 0, 0)
+  @usableFromInline typealias Slot = (UInt, UInt, UInt, UInt)
+  /// Runs the body that is in the slot and keeps its value there, or returns its error. It lies at
+  /// the beginning of the slot, and was made where the type of the value is known.
+  @usableFromInline
+  struct Runner {
+    // In a struct, for a bare function would be wrapped in another one on its way to memory.
+    @usableFromInline let run: (AnyGreenlet) -> (any Error)?
+
+    @inlinable
+    init(_ run: @escaping (AnyGreenlet) -> (any Error)?) { self.run = run }
+  }
   @exclusivity(unchecked) final var joiners = WaitList()
-  @exclusivity(unchecked) final var ending: (any Error)?
   @exclusivity(unchecked) final var extras: Extras?
   /// Unique on its hub, never used again.
   final let serial: UInt64
@@ -39,6 +56,7 @@ public class AnyGreenlet: CustomStringConvertible {
   @exclusivity(unchecked) private final var smallID: UInt32 = 0
   private final let stackSize: UInt32
   @exclusivity(unchecked) final var phase: Phase
+  @exclusivity(unchecked) @usableFromInline final var content = Content.nothing
 
   /// What few greenlets have.
   final class Extras {
@@ -141,7 +159,7 @@ public class AnyGreenlet: CustomStringConvertible {
 
   /// Whether it has ended without failing. One that was killed counts as successful.
   public final var isSuccessful: Bool {
-    phase == .finished && (ending == nil || ending is GreenletExit)
+    phase == .finished && (content != .error || error is GreenletExit)
   }
 
   /// Whether it has been started and has not ended.
@@ -149,7 +167,10 @@ public class AnyGreenlet: CustomStringConvertible {
 
   /// What ended it: its own error, or what it was killed with. `nil` while it runs, and after it
   /// returned.
-  public final var error: (any Error)? { ending }
+  public final var error: (any Error)? {
+    guard content == .error else { return nil }
+    return withUnsafeBytes(of: &slot) { $0.load(as: (any Error).self) }
+  }
 
   /// The deepest use of its stack so far, in bytes, rounded up to a page. Stacks are pooled: it may
   /// be an earlier greenlet's. Zero before the first run and after the end.
@@ -165,12 +186,9 @@ public class AnyGreenlet: CustomStringConvertible {
   }
 
   final func makeContext() -> UnsafeMutablePointer<evg_context> {
-    let size =
-      stackSize == 0
-      ? hubReference._withUnsafeGuaranteedRef { $0.stackSize } : Int(stackSize)
-    let me = Unmanaged.passRetained(self).toOpaque()
-    let context = evg_context_new(greenletEntry, me, size)
-    context.pointee.owner = me
+    let size = stackSize == 0 ? withHub { $0.stackSize } : Int(stackSize)
+    let context = evg_context_new(greenletEntry, size)
+    context.pointee.owner = Unmanaged.passRetained(self).toOpaque()
     context.pointee.serial = serial
     context.pointee.origin = file
     context.pointee.origin_line = line
@@ -188,25 +206,45 @@ public class AnyGreenlet: CustomStringConvertible {
   fileprivate final func enter(_ context: UnsafeMutablePointer<evg_context>) {
     if phase == .scheduled {
       phase = .running
-      let error = context.pointee.lacks_stack ? hub.stackUnavailable() : body!()
-      body = nil
-      finish(with: error)
+      finish(with: context.pointee.lacks_stack ? stackUnavailable() : runner.run(self))
     }
     self.context = nil
     if context.pointee.raw != nil { releaseRawWrapper(of: context) }
     if evg_has_task_locals() { evg_task_locals_drop() }
   }
 
+  private final func stackUnavailable() -> any Error {
+    dropBody()
+    return hub.stackUnavailable()
+  }
+
+  private final var runner: Runner {
+    @inline(__always) get { withUnsafeBytes(of: &slot) { $0.load(as: Runner.self) } }
+  }
+
+  /// Forgets the body of one that is not to run.
+  func dropBody() {}
+
   /// Marks the end, wakes who waits for it, reports an error.
   final func finish(with error: (any Error)?) {
     phase = .finished
-    joiners.signalAll()
-    if hasDueError { withDueErrors { $0 = DueErrors() } }  // the handler may block
+    if !joiners.isEmpty { joiners.signalAll() }
+    if extras != nil, hasDueError { withDueErrors { $0 = DueErrors() } }  // the handler may block
     if let error {
-      ending = error
+      withUnsafeMutableBytes(of: &slot) {
+        _ = $0.baseAddress!.initializeMemory(as: (any Error).self, to: error)
+      }
+      content = .error
       if !(error is GreenletExit) { hub.reportError(error, of: self) }
     }
     if extras != nil { finishExtras() }
+  }
+
+  deinit {
+    guard content == .error else { return }
+    withUnsafeMutableBytes(of: &slot) {
+      _ = $0.baseAddress!.assumingMemoryBound(to: (any Error).self).deinitialize(count: 1)
+    }
   }
 
   private final func finishExtras() {
@@ -262,7 +300,7 @@ public class AnyGreenlet: CustomStringConvertible {
 }
 
 private let greenletEntry: @convention(c) (UnsafeMutablePointer<evg_context>) -> Void = { context in
-  Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.object.unsafelyUnwrapped).takeRetainedValue()
+  Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.owner.unsafelyUnwrapped).takeRetainedValue()
     .enter(context)
 }
 

@@ -29,63 +29,83 @@ public final class Greenlet<Success>: AnyGreenlet {
     _ body: @escaping () throws -> Success
   ) {
     super.init(stackSize: stackSize, file: file, line: line)
-    // Made here, where the type is known, so that running it needs no generic code.
-    self.body = { [unowned(unsafe) self] in
-      do {
-        self.keep(try body())
-        return nil
-      } catch {
-        return error
-      }
+    let runner = Runner { unsafeDowncast($0, to: Greenlet<Success>.self).runBody() }
+    withUnsafeMutableBytes(of: &slot) {
+      _ = $0.baseAddress!.initializeMemory(as: Body.self, to: Body(runner: runner, call: body))
+    }
+    content = .body
+  }
+
+  @usableFromInline
+  struct Body {
+    @usableFromInline let runner: Runner
+    @usableFromInline let call: () throws -> Success
+
+    @inlinable
+    init(runner: Runner, call: @escaping () throws -> Success) {
+      self.runner = runner
+      self.call = call
     }
   }
 
   deinit {
-    guard hasValue else { return }
-    if Self.fitsInline {
-      withUnsafeMutableBytes(of: &inlineValue) {
-        _ = $0.baseAddress!.assumingMemoryBound(to: Success.self).deinitialize(count: 1)
+    switch content {
+    case .nothing, .error: break
+    case .body: dropBody()
+    case .value:
+      if _isPOD(Success.self), Self.fitsSlot { return }
+      withSlot(of: Success.self, isBoxed: !Self.fitsSlot) {
+        $0.deinitialize(count: 1)
+        if !Self.fitsSlot { $0.deallocate() }
       }
-    } else {
-      let box = UnsafeMutablePointer<Success>(bitPattern: inlineValue.0)!
-      box.deinitialize(count: 1)
-      box.deallocate()
     }
+  }
+
+  /// What the slot holds: a `T` itself, or the address of one.
+  @inlinable
+  @inline(__always)
+  func withSlot<T, R>(
+    of type: T.Type, isBoxed: Bool = false, _ use: (UnsafeMutablePointer<T>) -> R
+  ) -> R {
+    if isBoxed { return use(UnsafeMutablePointer(bitPattern: slot.0)!) }
+    return withUnsafeMutableBytes(of: &slot) { use($0.baseAddress!.assumingMemoryBound(to: T.self)) }
+  }
+
+  @inlinable
+  func runBody() -> (any Error)? {
+    let body = withSlot(of: Body.self) { $0.move() }
+    content = .nothing
+    do {
+      let value = try body.call()
+      if !Self.fitsSlot {
+        slot.0 = UInt(bitPattern: UnsafeMutablePointer<Success>.allocate(capacity: 1))
+      }
+      withSlot(of: Success.self, isBoxed: !Self.fitsSlot) { $0.initialize(to: value) }
+      content = .value
+      return nil
+    } catch {
+      return error
+    }
+  }
+
+  override func dropBody() {
+    guard content == .body else { return }
+    content = .nothing
+    withSlot(of: Body.self) { _ = $0.deinitialize(count: 1) }
   }
 
   // MARK: Value
 
   /// What the body returned; `nil` before, and when it failed or was killed.
-  public var value: Success? { hasValue ? keptValue : nil }
+  public var value: Success? {
+    content == .value ? withSlot(of: Success.self, isBoxed: !Self.fitsSlot) { $0.pointee } : nil
+  }
 
   /// Whether a value lives in the object itself; a larger one has memory of its own.
   @inlinable
-  static var fitsInline: Bool {
-    MemoryLayout<Success>.size <= MemoryLayout<InlineValue>.size
-      && MemoryLayout<Success>.alignment <= MemoryLayout<InlineValue>.alignment
-  }
-
-  @inlinable
-  func keep(_ value: __owned Success) {
-    if Self.fitsInline {
-      withUnsafeMutableBytes(of: &inlineValue) { bytes in
-        _ = bytes.baseAddress!.initializeMemory(as: Success.self, to: value)
-      }
-    } else {
-      let box = UnsafeMutablePointer<Success>.allocate(capacity: 1)
-      box.initialize(to: value)
-      inlineValue.0 = UInt(bitPattern: box)
-    }
-    hasValue = true
-  }
-
-  private var keptValue: Success {
-    if Self.fitsInline {
-      return withUnsafeMutableBytes(of: &inlineValue) {
-        $0.baseAddress!.assumingMemoryBound(to: Success.self).pointee
-      }
-    }
-    return UnsafeMutablePointer<Success>(bitPattern: inlineValue.0)!.pointee
+  static var fitsSlot: Bool {
+    MemoryLayout<Success>.size <= MemoryLayout<Slot>.size
+      && MemoryLayout<Success>.alignment <= MemoryLayout<Slot>.alignment
   }
 
   // MARK: Start
@@ -141,8 +161,8 @@ public final class Greenlet<Success>: AnyGreenlet {
   /// - Returns: What the body returned.
   public func get(timeout: Duration? = nil) throws -> Success {
     guard try join(timeout: timeout) else { throw Timeout(of: timeout) }
-    if let ending { throw ending }
-    return keptValue
+    if let error { throw error }
+    return withSlot(of: Success.self, isBoxed: !Self.fitsSlot) { $0.pointee }
   }
 }
 

@@ -56,7 +56,7 @@ public final class Hub {
   ///
   /// The memory is reserved, not used: a greenlet costs the pages that it touches. Decoding JSON
   /// takes some 60 KiB, so think twice before making it smaller than 128 KiB.
-  public var stackSize = 256 * 1024
+  @exclusivity(unchecked) public var stackSize = 256 * 1024
 
   /// Called with each error that ends a greenlet, but ``GreenletExit``; prints it by default.
   ///
@@ -172,9 +172,7 @@ public final class Hub {
     libev = loop === eventLoop ? eventLoop.state : nil
     mail = MailboxCore(loop: loop)
     main = AnyGreenlet(mainOf: self)
-    context = evg_context_new(
-      { Unmanaged<Hub>.fromOpaque($0.pointee.object!).takeUnretainedValue().run() },
-      Unmanaged.passUnretained(self).toOpaque(), 256 * 1024)
+    context = evg_context_new({ _ in Hub.currentIfAny!.run() }, 256 * 1024)
     onError = { greenlet, error in warn("\(greenlet) failed: \(error)") }
     installAccessReport()
     Watchdog.watch(self)
@@ -203,7 +201,7 @@ public final class Hub {
       evg_thread_self().pointee.now = loop.now
       if mail.hasMail { deliverMail() }
     }
-    evg_current()!.pointee.successor = main.context
+    evg_context_set_successor(evg_current()!, main.context!)
   }
 
   /// So many runs that the next look at the loop comes after about the time that it should.

@@ -28,9 +28,9 @@ extension UnsafeMutablePointer<WaitNode> {
   }
 }
 
+/// Small, because every greenlet has one: the first node's `previous` is the last node.
 package struct WaitList {
   package private(set) var first: UnsafeMutablePointer<WaitNode>?
-  private var last: UnsafeMutablePointer<WaitNode>?
 
   package init() {}
 
@@ -38,21 +38,28 @@ package struct WaitList {
 
   @inline(__always)
   package mutating func append(_ node: UnsafeMutablePointer<WaitNode>) {
-    node.pointee.previous = last
     node.pointee.next = nil
     node.pointee.isListed = true
-    if let last { last.pointee.next = node } else { first = node }
-    last = node
+    guard let first else {
+      node.pointee.previous = node
+      self.first = node
+      return
+    }
+    let last = first.pointee.previous.unsafelyUnwrapped
+    last.pointee.next = node
+    node.pointee.previous = last
+    first.pointee.previous = node
   }
 
-  @inline(__always)
   /// Takes a node out, wherever it stands. No-op if it has been taken out already.
+  @inline(__always)
   package mutating func remove(_ node: UnsafeMutablePointer<WaitNode>) {
-    guard node.pointee.isListed else { return }
+    guard node.pointee.isListed, let first else { return }
     node.pointee.isListed = false
-    let (previous, next) = (node.pointee.previous, node.pointee.next)
-    if let previous { previous.pointee.next = next } else { first = next }
-    if let next { next.pointee.previous = previous } else { last = previous }
+    let next = node.pointee.next
+    let previous = node.pointee.previous.unsafelyUnwrapped
+    if node == first { self.first = next } else { previous.pointee.next = next }
+    if let next { next.pointee.previous = previous } else { first.pointee.previous = previous }
   }
 
   /// Wakes the one that has waited longest. False if nobody waits.

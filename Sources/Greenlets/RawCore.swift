@@ -55,6 +55,7 @@ final class RawCore {
   static func releaseWrapper(of context: UnsafeMutablePointer<evg_context>) {
     guard let raw = context.pointee.raw else { return }
     context.pointee.raw = nil
+    context.pointee.resumer = nil
     let core = Unmanaged<RawCore>.fromOpaque(raw).takeRetainedValue()
     core.phase = .dead
     core.context = nil
@@ -110,10 +111,9 @@ final class RawCore {
   private func prepare() throws {
     switch phase {
     case .new:
-      let context = evg_context_new(
-        { RawCore.enter($0) }, Unmanaged.passRetained(self).toOpaque(), stackSize)
+      let context = evg_context_new({ RawCore.enter($0) }, stackSize)
       context.pointee.is_raw = true
-      context.pointee.raw = Unmanaged.passUnretained(self).toOpaque()
+      context.pointee.raw = Unmanaged.passRetained(self).toOpaque()
       context.pointee.words.3 = evg_task_locals_copy()
       self.context = context
       phase = .active
@@ -154,7 +154,7 @@ final class RawCore {
   // MARK: Beginning and end
 
   private static func enter(_ context: UnsafeMutablePointer<evg_context>) {
-    let core = Unmanaged<RawCore>.fromOpaque(context.pointee.object!).takeRetainedValue()
+    let core = Unmanaged<RawCore>.fromOpaque(context.pointee.raw!).takeRetainedValue()
     core.run()
   }
 
@@ -190,7 +190,7 @@ final class RawCore {
     }
     heir.message = outcome
     if thread.tracer != nil { heir.traced = (outcome, self) }
-    context.pointee.successor = heir.context
+    evg_context_set_successor(context, heir.context!)
     if heir.context!.pointee.is_raw { heir.context!.pointee.owner = context.pointee.owner }
   }
 

@@ -44,39 +44,44 @@ typedef struct evg_context evg_context;
 typedef struct evg_thread evg_thread;
 typedef void (*evg_entry)(evg_context *);
 
+// In the order of their use, three lines of the cache: a switch touches the first, beginning and
+// end the second, a wait the third.
 struct evg_context {
   void *_Nullable stack_pointer;  // where it was left; NULL before the first run
   evg_context *_Nullable next;    // in the ready queue, or in the pool
+  void *_Nullable owner;          // the hub's greenlet on whose behalf it runs, its own or not
   void *_Nullable words[EVG_WORD_COUNT];
   int32_t saved_errno;
   uint8_t state;
-  bool is_due;       // an error is to be thrown at the owner's next switch point
-  bool is_raw;       // switched by hand: takes over the owner of whoever switches to it
-  bool has_message;  // something came with the switch to it
-  bool is_orphan;    // raw, and the last reference to it is gone
-  bool lacks_stack;  // no memory for one: runs its entry on the reserve, which must only fail
+  bool is_due : 1;       // an error is to be thrown at the owner's next switch point
+  bool is_raw : 1;       // switched by hand: takes over the owner of whoever switches to it
+  bool is_orphan : 1;    // raw, and the last reference to it is gone
+  bool lacks_stack : 1;  // no memory for one: runs its entry on the reserve, which must only fail
+  bool is_named : 1;     // `name` is to be freed
+  bool is_followed : 1;  // `successor` is set
+  bool has_message;      // something came with the switch to it
+  uint8_t spare;
+
   evg_entry _Nullable entry;
-  void *_Nullable object;  // the Swift object that this context runs
-  void *_Nullable owner;   // the hub's greenlet on whose behalf it runs, its own or not
-  void *_Nullable raw;     // the Swift object by which it is switched by hand
+  void *_Nullable raw;              // the Swift object by which it is switched by hand
+  uint8_t *_Nullable stack_low;     // lowest usable byte; the guard lies below
+  uint32_t stack_size;              // usable bytes
+  uint32_t id;                      // small, unique among the thread's live contexts; main is 0
+  uint64_t serial;                  // of the hub's greenlet that it runs; 0 for main
+  const char *_Nullable origin;     // where it was spawned: a file name that lives for ever
+  uint32_t origin_line;
+  uint32_t generation;              // counts the lives of this memory
+  char *_Nullable name;             // owned, for reports that may not allocate
+
+  const char *_Nullable wait_text;  // what it waits for; lives for ever
+  int64_t wait_argument;            // shown behind the text unless EVG_NO_ARGUMENT
+  uint64_t wait_since;              // the loop's time, nanoseconds
   evg_thread *_Nullable thread;
   evg_context *_Nullable successor;  // runs when this one has finished; NULL: the next ready one
   evg_context *_Nullable resumer;    // who switched to it last, by hand
   uint32_t resumer_generation;
-  uint32_t generation;           // counts the lives of this memory
-  uint8_t *_Nullable stack_low;  // lowest usable byte; the guard lies below
-  uint32_t stack_size;           // usable bytes
-  uint32_t id;                   // small, unique among the thread's live contexts; main is 0
-  char *_Nullable name;          // owned, for reports that may not allocate
-  const char *_Nullable origin;  // where it was spawned: a file name that lives for ever
-  uint32_t origin_line;
   uint32_t valgrind_id;
-  uint64_t serial;               // of the hub's greenlet that it runs; 0 for main
-  const char *_Nullable wait_text;  // what it waits for; lives for ever
-  int64_t wait_argument;            // shown behind the text unless EVG_NO_ARGUMENT
-  uint64_t wait_since;              // the loop's time, nanoseconds
-  void *_Nullable asan_fake_stack;
-  void *_Nullable tsan_fiber;
+  void *_Nullable sanitizer;         // what ASan calls a fake stack, TSan a fiber
 };
 
 /// What a thread knows about its contexts. Swift reads it; only this module writes it, but for the
@@ -101,6 +106,7 @@ struct evg_thread {
   bool shares_accesses;    // debug: one access set for all, so that overlaps trap
   bool swaps_words;        // the runtime's words were found
   bool calls_runtime;      // they were not: the slower exported functions serve exclusivity
+  bool on_valgrind;
   evg_context main;
 };
 
@@ -121,10 +127,17 @@ void evg_detach(void);
 void evg_set_exit_hooks(void (*_Nullable hub)(void), void (*_Nullable raw)(void));
 
 /// A context that has not run yet. `stack_size` is rounded up to a power of two, 32 KiB to 1 GiB.
-evg_context *evg_context_new(evg_entry entry, void *_Nullable object, size_t stack_size);
+/// The caller says whose it is: `owner`, or `is_raw` and `raw`.
+evg_context *evg_context_new(evg_entry entry, size_t stack_size);
 
 /// Gives back a context that never ran.
 void evg_context_free(evg_context *context);
+
+/// What runs when the context has finished, if not the next ready one.
+static inline void evg_context_set_successor(evg_context *context, evg_context *successor) {
+  context->successor = successor;
+  context->is_followed = true;
+}
 
 /// Keeps a copy of the name, for reports that may not allocate.
 void evg_context_set_name(evg_context *context, const char *name);
