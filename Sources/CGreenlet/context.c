@@ -337,14 +337,21 @@ static __attribute__((noinline)) void transfer(evg_context *from, evg_context *t
 /// Where control goes when nothing is ready.
 static inline evg_context *home(evg_thread *self) { return self->hub ? self->hub : &self->main; }
 
+/// What a context that is about to run touches first is most likely cold: the frames in which it
+/// waited, and what it said of the wait.
+static inline void prefetch(const evg_context *context) {
+  const char *frames = context->stack_pointer;
+  for (int i = 0; i < 8; i++) __builtin_prefetch(frames + i * LINE);
+  __builtin_prefetch(&context->wait_text, 1);
+}
+
 /// The next context to run: the first that is ready while the budget lasts, else the hub.
 static inline evg_context *take_next(evg_thread *self) {
   evg_context *next = self->ready_head;
   if (EVG_LIKELY(next != NULL) && EVG_LIKELY(--self->budget >= 0)) {
     self->ready_head = next->next;
     self->ready_count--;
-    // The one after it: its stack is most likely cold.
-    if (next->next) __builtin_prefetch(next->next->stack_pointer);
+    if (next->next) prefetch(next->next);
     return next;
   }
   return home(self);

@@ -23,7 +23,8 @@ void evg_timer_fired(struct ev_loop *raw, ev_timer *watcher, int revents) {
 void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
   (void)raw;
   evg_io *io = (evg_io *)watcher;
-  io->fire(io, revents);
+  if (io->rests) evg_io_stop(watcher->data, io);
+  else io->fire(io, revents);
 }
 
 void evg_forget_descriptor(evg_loop *loop, int32_t fd) {

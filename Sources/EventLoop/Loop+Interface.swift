@@ -37,6 +37,10 @@ extension Loop: LoopInterface {
     evg_io_stop(state, io)
   }
 
+  package func rest(_ io: UnsafeMutablePointer<evg_io>) {
+    evg_io_rest(state, io)
+  }
+
   package func forget(descriptor fd: Int32) {
     evg_forget_descriptor(state, fd)
   }

@@ -38,6 +38,10 @@ package protocol LoopInterface: AnyObject {
   /// No-op when not active.
   func stop(_ io: UnsafeMutablePointer<evg_io>)
 
+  /// Instead of a stop, where the watch will soon be started again: it is not referenced, and if it
+  /// fires meanwhile it is stopped and nobody is told.
+  func rest(_ io: UnsafeMutablePointer<evg_io>)
+
   /// The number `fd` is about to be closed, or stands for another file now; no watch of it is
   /// active. The next watch reaches the kernel whatever the loop remembers of the old file.
   func forget(descriptor fd: Int32)

@@ -9,7 +9,7 @@
 // 4. Back again, what was won is looked at first, then the due error, then the clock. Whoever did
 //    not win is taken out by `delist`. Nothing is left behind on any path.
 
-import CGreenlet
+package import CGreenlet
 package import CLibev
 import EventLoop
 import Greenlets
@@ -33,7 +33,7 @@ extension Hub {
     checkIsCurrent()
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
-    if deadline == .now { return false }
+    if deadline.isNow { return false }
     var node = WaitNode(context: context)
     return try withUnsafeMutablePointer(to: &node) { node in
       enlist(node)
@@ -65,13 +65,12 @@ extension Hub {
     if greenlet.hasDueError { throw greenlet.takeDueError() }
   }
 
-  /// The greenlet on whose behalf this code runs, if it may block.
-  ///
-  /// - Throws: ``BlockingInHub`` on the hub's own stack.
-  package func blockingGreenlet() throws -> AnyGreenlet {
-    checkIsCurrent()
-    guard let greenlet = AnyGreenlet.currentIfAny else { throw BlockingInHub() }
-    return greenlet
+  /// The greenlet that waits for a descriptor watch.
+  package func greenlet(waitingFor io: UnsafeMutablePointer<evg_io>) -> AnyGreenlet? {
+    guard
+      let owner = io.pointee.context?.assumingMemoryBound(to: evg_context.self).pointee.owner
+    else { return nil }
+    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
   }
 
   /// Parks until something wakes the context, or the deadline.
@@ -84,29 +83,24 @@ extension Hub {
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
     if context.pointee.is_raw { setRawWaiting(context) }
-    if deadline.isNever {
-      evg_park()
-    } else {
-      withTimer(waking: context, at: deadline) { evg_park() }
-    }
+    if deadline.isNever { evg_park() } else { park(context, until: deadline) }
     if context.pointee.is_raw { setRawWaiting(nil) }
     context.pointee.wait_text = nil
   }
 
   @inline(never)
-  private func setRawWaiting(_ waiting: UnsafeMutablePointer<evg_context>?) {
+  func setRawWaiting(_ waiting: UnsafeMutablePointer<evg_context>?) {
     AnyGreenlet.currentIfAny?.ownExtras.rawWaiting = waiting
   }
 
-  @inline(__always)
-  private func withTimer(
-    waking context: UnsafeMutablePointer<evg_context>, at deadline: Deadline, _ body: () -> Void
-  ) {
+  /// Not inlined, so that the timer burdens the stacks of those alone who have a deadline.
+  @inline(never)
+  func park(_ context: UnsafeMutablePointer<evg_context>, until deadline: Deadline) {
     withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
       let timer = memory.baseAddress.unsafelyUnwrapped
       evg_timer_init(timer, wakeContext, context)
       start(timer, at: deadline)
-      body()
+      evg_park()
       stop(timer)
     }
   }
@@ -138,40 +132,48 @@ extension Hub {
   }
 
   @inline(__always)
-  package func readClock() -> UInt64 { libev != nil ? evg_read_clock() : loop.readClock() }
-
-  /// Waits until a descriptor watch fires.
-  ///
-  /// - Parameters:
-  ///   - io: Made with `evg_io_init`, not active; its `context` is NULL while nobody waits.
-  ///   - reason: For reports.
-  ///   - deadline: The end of the wait.
-  /// - Returns: Whether it fired, or somebody called ``ioIsReady``; false if `deadline` came first.
-  /// - Throws: What is due in the waiting greenlet.
-  @inline(__always)
-  package func wait(
-    for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline
-  ) throws -> Bool {
-    try wait(for: io, reason, until: deadline, watching: true)
+  func rest(_ io: UnsafeMutablePointer<evg_io>) {
+    if let libev { evg_io_rest(libev, io) } else { loop.rest(io) }
   }
 
-  /// Waits until somebody calls ``ioIsReady``; the loop does if `watching`.
   @inline(__always)
+  package func readClock() -> UInt64 { libev != nil ? evg_read_clock() : loop.readClock() }
+
+  /// What becomes of a descriptor watch in and after a wait.
+  package enum Watching {
+    /// It is started, and stopped afterwards.
+    case once
+    /// It is started, and rests afterwards: the next wait will be for the same.
+    case again
+    /// The loop is not asked; somebody calls ``ioIsReady``, or the deadline comes.
+    case nothing
+  }
+
+  /// Waits until a descriptor watch fires, or somebody calls ``ioIsReady``.
+  ///
+  /// - Parameters:
+  ///   - io: Made with `evg_io_init`, not active or resting; its `context` is NULL while nobody
+  ///     waits.
+  ///   - reason: For reports.
+  ///   - deadline: The end of the wait.
+  ///   - watching: Whether the loop is to watch it.
+  /// - Returns: Whether it fired; false if `deadline` came first.
+  /// - Throws: What is due in the waiting greenlet.
   package func wait(
     for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline,
-    watching: Bool
+    _ watching: Watching
   ) throws -> Bool {
     // As the general `wait`, but the mark of success lies in the watch: the loop's callback need
     // not touch the waiter's stack, which is cold.
-    checkIsCurrent()
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
-    if deadline == .now { return false }
+    if deadline.isNow { return false }
+    ioBudget = Hub.mostIO
     io.pointee.context = UnsafeMutableRawPointer(context)
     io.pointee.is_ready = false
-    if watching { start(io) }
+    if watching != .nothing { start(io) }
     suspend(context, for: reason, until: deadline)
-    if watching { stop(io) }
+    if watching == .again { rest(io) } else if watching == .once { stop(io) }
     io.pointee.context = nil
     if io.pointee.is_ready { return true }
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
@@ -202,6 +204,9 @@ extension Hub {
   /// Ends the program with advice if another thread calls.
   @inline(__always)
   package func checkIsCurrent() {
-    if !isCurrent { fatal(foreignThreadAdvice) }
+    if !isCurrent { Hub.refuseForeignThread() }
   }
+
+  @inline(never)
+  static func refuseForeignThread() -> Never { fatal(foreignThreadAdvice) }
 }

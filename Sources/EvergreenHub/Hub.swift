@@ -71,13 +71,10 @@ public final class Hub {
   /// What higher floors keep per hub.
   package var attachments: [ObjectIdentifier: AnyObject] = [:]
   /// Room for a system call to write into, for the time until the next switch.
-  package private(set) lazy var scratch: UnsafeMutableRawBufferPointer = {
-    hasScratch = true
-    return .allocate(byteCount: 64 * 1024, alignment: 16)
-  }()
-  private var hasScratch = false
+  package let scratch = UnsafeMutableRawBufferPointer.allocate(
+    byteCount: 64 * 1024, alignment: 16)
   /// System calls that may succeed without a wait before others get a turn.
-  package var ioBudget = Hub.mostIO
+  @exclusivity(unchecked) package var ioBudget = Hub.mostIO
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
   var idlers = WaitList()
   var endWaiters = WaitList()
@@ -86,7 +83,7 @@ public final class Hub {
   private var lastTrim: UInt64 = 0
 
   private static let mostRuns: Int32 = 1024
-  package static let mostIO = 64
+  static var mostIO: Int { 64 }
   private static let longestSlice: UInt64 = 5_000_000  // nanoseconds
   private static let warmStacks = 64
 
@@ -246,18 +243,21 @@ public final class Hub {
     if evg_stacks_trim(Hub.warmStacks, 1024) < 1024 { lastTrim = loop.now }
   }
 
-  /// Before each system call that may succeed at once: when there have been many in a row, lets
-  /// the loop and the others have a turn, so that a peer that is always ready starves nobody.
+  /// Counts a system call that may succeed at once.
   ///
-  /// - Throws: What is due in the caller, which has lost nothing yet.
-  @inline(__always)
-  package func chargeIO() throws {
+  /// - Returns: Whether there have been so many in a row that ``giveTurn()`` is due, lest a peer
+  ///   that is always ready starve the others.
+  package func chargeIO() -> Bool {
+    checkIsCurrent()
     ioBudget -= 1
-    if ioBudget < 0 { try yieldAfterIO() }
+    return ioBudget < 0
   }
 
+  /// Lets the loop and the others have a turn.
+  ///
+  /// - Throws: What is due in the caller, which has lost nothing yet.
   @inline(never)
-  private func yieldAfterIO() throws {
+  package func giveTurn() throws {
     ioBudget = Hub.mostIO
     evg_thread_self().pointee.budget = 0  // by way of the loop
     try Greenlet.yield()
@@ -283,7 +283,7 @@ public final class Hub {
     attachments = [:]
     onError = { _, _ in }  // it may hold what holds this hub
     freeAllTimeoutRecords()
-    if hasScratch { scratch.deallocate() }
+    scratch.deallocate()
     loop.destroy()
     eventLoop.destroy()
     let holdsRaw = evg_thread_self().pointee.raw_object != nil

@@ -4,15 +4,19 @@
 import CGreenlet
 
 /// A text that lives for ever and perhaps a number: "sleep", "readable descriptor 7".
+@usableFromInline
 package struct WaitReason: CustomStringConvertible {
-  let text: UnsafePointer<CChar>
-  let argument: Int64
+  @usableFromInline let text: UnsafePointer<CChar>
+  @usableFromInline let argument: Int64
+
+  @inlinable static var noArgument: Int64 { -1 }  // EVG_NO_ARGUMENT
 
   /// - Parameters:
   ///   - text: A literal in ASCII.
   ///   - argument: Shown behind it.
+  @inlinable
   @inline(__always)
-  package init(_ text: StaticString, _ argument: Int64 = Int64(EVG_NO_ARGUMENT)) {
+  package init(_ text: StaticString, _ argument: Int64 = WaitReason.noArgument) {
     self.text = UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
     self.argument = argument
   }
@@ -23,8 +27,8 @@ package struct WaitReason: CustomStringConvertible {
     argument = context.pointee.wait_argument
   }
 
-  package var description: String {
+  @usableFromInline package var description: String {
     let text = String(cString: text)
-    return argument == Int64(EVG_NO_ARGUMENT) ? text : "\(text) \(argument)"
+    return argument == WaitReason.noArgument ? text : "\(text) \(argument)"
   }
 }

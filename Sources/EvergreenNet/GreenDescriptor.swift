@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // One greenlet may wait to read and another to write. Each direction has a descriptor watch of its
-// own, made once and started anew for each wait; libev asks the kernel for nothing if a watch is
-// stopped and started between two polls.
+// own, made once. After a wait to read it rests: most likely the next wait is for the same, and libev
+// need not be told. After a wait to write it is stopped, for there is nearly always room.
 //
 // Every operation has the same shape, `perform`: try; interrupted, try again; would block, wait;
 // else answer. After a read that returned less than was asked for the kernel has nothing left, so
@@ -24,14 +24,15 @@ import Darwin
 
 package final class GreenDescriptor {
   /// -1 once it is closed or detached.
-  package private(set) var number: Int32
+  @exclusivity(unchecked) package private(set) var number: Int32
+  /// The last read left nothing in the kernel.
+  @exclusivity(unchecked) package var isDrained = false
   package let hub = Hub.current
   private let sides: UnsafeMutablePointer<Side>
-  /// The last read left nothing in the kernel.
-  package var isDrained = false
 
   private struct Side {
     var io: evg_io
+    /// Who is between two steps of one operation; who waits is known to the watch.
     var user: Unmanaged<AnyGreenlet>?
   }
 
@@ -41,18 +42,30 @@ package final class GreenDescriptor {
   package init(_ number: Int32) {
     self.number = number
     sides = .allocate(capacity: 2)
-    for direction in [Direction.read, .write] {
-      let side = sides + direction.rawValue
+    func prepare(_ side: UnsafeMutablePointer<Side>, _ events: Int32) {
       evg_io_init(
-        UnsafeMutableRawPointer(side).assumingMemoryBound(to: evg_io.self), number,
-        direction == .read ? evg_read : evg_write, true, ioIsReady, nil)
+        UnsafeMutableRawPointer(side).assumingMemoryBound(to: evg_io.self), number, events, true,
+        ioIsReady, nil)
       side.pointee.user = nil
     }
+    prepare(sides, evg_read)
+    prepare(sides + 1, evg_write)
   }
 
   deinit {
     close()
-    sides.deallocate()
+    if !evg_io_is_active(io(.read)) { return sides.deallocate() }
+    giveToLoop()
+  }
+
+  /// A watch rests in a loop that cannot be asked from here: another thread's, or one that is gone.
+  private func giveToLoop() {
+    nonisolated(unsafe) let (hub, sides) = (self.hub, self.sides)
+    let isTaken = hub.backDoor.post {
+      hub.stop(UnsafeMutableRawPointer(sides).assumingMemoryBound(to: evg_io.self))
+      sides.deallocate()
+    }
+    if !isTaken { sides.deallocate() }
   }
 
   package var isOpen: Bool { number >= 0 }
@@ -77,39 +90,60 @@ package final class GreenDescriptor {
     waitsFirst: Bool = false, midway: Bool = false,
     about address: @autoclosure () -> SocketAddress? = nil, _ call: (Int32) -> I
   ) throws -> I {
-    hub.checkIsCurrent()
     try checkUnused(direction, operation)
-    if midway && hub.ioBudget <= 0 { try giveTurn(direction) } else { try hub.chargeIO() }
-    var waitsNow = waitsFirst && deadline != .now
+    if hub.chargeIO() { try giveTurn(direction, midway: midway) }
+    var waitsNow = waitsFirst && !deadline.isNow
     var refusals = 0
     while true {
-      guard number >= 0 else { throw SocketError.closed(operation, address()) }
+      guard number >= 0 else { throw closed(operation, address()) }
       if !waitsNow {
         let result = call(number)
         if result != -1 { return result }
-        let error = Errno(rawValue: errno)
-        if error == .interrupted { continue }
-        guard error == .resourceTemporarilyUnavailable else {
-          throw SocketError(operation, error, address())
+        let error = errno
+        if error == EINTR { continue }
+        guard error == EAGAIN || error == EWOULDBLOCK else {
+          throw failure(operation, error, address())
         }
       }
       waitsNow = false
-      let isReady =
-        direction == .write && refusals > 1
-        ? try pause(direction, for: operation, until: deadline, after: refusals)
-        : try wait(direction, for: operation, until: deadline)
-      guard isReady else { throw SocketError(operation, .timedOut, address()) }
+      guard try waitToRepeat(direction, operation, deadline, refusals) else {
+        throw failure(operation, ETIMEDOUT, address())
+      }
       refusals += 1
     }
   }
 
-  /// Lets others run, but nobody in this direction.
+  // What is rare is not inlined: it would enlarge the frames that lie on the stacks of all who wait.
+
   @inline(never)
-  private func giveTurn(_ direction: Direction) throws {
-    let side = sides + direction.rawValue
-    side.pointee.user = .passUnretained(try hub.blockingGreenlet())
-    defer { side.pointee.user = nil }
-    try hub.chargeIO()
+  private func closed(_ operation: SocketError.Operation, _ address: SocketAddress?) -> any Error {
+    SocketError.closed(operation, address)
+  }
+
+  @inline(never)
+  private func failure(
+    _ operation: SocketError.Operation, _ error: Int32, _ address: SocketAddress?
+  ) -> any Error {
+    SocketError(operation, Errno(rawValue: error), address)
+  }
+
+  @inline(__always)
+  private func waitToRepeat(
+    _ direction: Direction, _ operation: SocketError.Operation, _ deadline: Deadline,
+    _ refusals: Int
+  ) throws -> Bool {
+    if direction == .write && refusals > 1 {
+      return try pause(direction, for: operation, until: deadline, after: refusals)
+    }
+    return try wait(direction, for: operation, until: deadline)
+  }
+
+  /// Lets others run; midway nobody in this direction.
+  @inline(never)
+  private func giveTurn(_ direction: Direction, midway: Bool) throws {
+    if midway { sides[direction.rawValue].user = .passUnretained(Greenlet.current) }
+    defer { if midway { sides[direction.rawValue].user = nil } }
+    try hub.giveTurn()
   }
 
   /// Waits a while where readiness says nothing: the kernel calls a Unix datagram socket writable
@@ -124,48 +158,48 @@ package final class GreenDescriptor {
     let milliseconds = Int64(1) << min(refusals - 2, 5)
     let pauseEnd = Deadline(after: .milliseconds(milliseconds), on: hub)
     let end = pauseEnd.nanoseconds < deadline.nanoseconds ? pauseEnd : deadline
-    return try waiting(direction, operation) { io, reason in
-      let isWoken = try hub.wait(for: io, reason, until: end, watching: false)
-      return isWoken || end != deadline
-    }
+    let isWoken = try hub.wait(for: io(direction), reason(direction), until: end, .nothing)
+    return isWoken || end != deadline
   }
 
   /// Waits until the descriptor is ready, or has been closed. False if `deadline` came first.
+  @inline(never)
   package func wait(
     _ direction: Direction, for operation: SocketError.Operation, until deadline: Deadline
   ) throws -> Bool {
-    try waiting(direction, operation) { io, reason in
-      try hub.wait(for: io, reason, until: deadline)
-    }
+    try checkUnused(direction, operation)
+    return try hub.wait(
+      for: io(direction), reason(direction), until: deadline,
+      direction == .read ? .again : .once)
   }
 
-  /// Makes the caller the one that waits in this direction, for the time of `body`.
   @inline(__always)
-  private func waiting(
-    _ direction: Direction, _ operation: SocketError.Operation,
-    _ body: (UnsafeMutablePointer<evg_io>, WaitReason) throws -> Bool
-  ) throws -> Bool {
-    try checkUnused(direction, operation)
-    let side = sides + direction.rawValue
-    side.pointee.user = .passUnretained(try hub.blockingGreenlet())
-    defer { side.pointee.user = nil }
-    hub.ioBudget = Hub.mostIO
-    let reason =
-      direction == .read
+  private func reason(_ direction: Direction) -> WaitReason {
+    direction == .read
       ? WaitReason("reading descriptor", Int64(number))
       : WaitReason("writing descriptor", Int64(number))
-    return try body(io(direction), reason)
   }
 
   @inline(__always)
   private func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
-    if let user = sides[direction.rawValue].user {
-      throw ConcurrentUse(
-        of: "descriptor \(number) to \(operation)", by: Greenlet.current,
-        while: user.takeUnretainedValue())
+    let side = sides + direction.rawValue
+    if side.pointee.io.context != nil || side.pointee.user != nil {
+      throw concurrentUse(direction, operation)
     }
   }
 
+  @inline(never)
+  private func concurrentUse(
+    _ direction: Direction, _ operation: SocketError.Operation
+  ) -> any Error {
+    hub.checkIsCurrent()
+    return ConcurrentUse(
+      of: "descriptor \(number) to \(operation)", by: Greenlet.current,
+      while: sides[direction.rawValue].user?.takeUnretainedValue()
+        ?? hub.greenlet(waitingFor: io(direction)))
+  }
+
+  @inline(__always)
   private func io(_ direction: Direction) -> UnsafeMutablePointer<evg_io> {
     UnsafeMutableRawPointer(sides + direction.rawValue).assumingMemoryBound(to: evg_io.self)
   }
@@ -175,9 +209,8 @@ package final class GreenDescriptor {
   /// Wakes who waits in this direction, to look again.
   package func wake(_ direction: Direction) {
     let io = io(direction)
-    guard io.pointee.context != nil else { return }
     hub.stop(io)
-    ioIsReady(io, 0)
+    if io.pointee.context != nil { ioIsReady(io, 0) }
   }
 
   /// Wakes who waits, then closes. Nothing happens the second time.
@@ -255,14 +288,14 @@ private func wait(
 ) throws -> Bool {
   let hub = Hub.current
   do { try checkDescriptor(descriptor) } catch { throw SocketError(.wait, error) }
-  try hub.chargeIO()
+  if hub.chargeIO() { try hub.giveTurn() }
   var look = pollfd(fd: descriptor, events: poll, revents: 0)
   if systemPoll(&look) > 0 { return true }
   return try withUnsafeTemporaryAllocation(of: evg_io.self, capacity: 1) { memory in
     let io = memory.baseAddress!
     evg_io_init(io, descriptor, events, true, ioIsReady, nil)
     return try hub.wait(
-      for: io, WaitReason(text, Int64(descriptor)), until: Deadline(after: timeout, on: hub))
+      for: io, WaitReason(text, Int64(descriptor)), until: Deadline(after: timeout, on: hub), .once)
   }
 }
 

@@ -37,7 +37,7 @@ extension Socket {
         UnsafeMutableRawBufferPointer(rebasing: room[..<count]), deadline)
       lastReceived = received
       if received == 0, shortReadsDrain { return nil }
-      return [UInt8](room[..<received])
+      return copy(of: room[..<received])
     }
     let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       filled = try receiveRaw(UnsafeMutableRawBufferPointer(buffer), deadline)
@@ -228,7 +228,7 @@ extension Socket {
       sender = found.address
       return found.result
     }
-    return ([UInt8](room[..<received]), sender ?? .unnamedUnix)
+    return (copy(of: room[..<received]), sender ?? .unnamedUnix)
   }
 
   /// Sends a datagram.
@@ -301,6 +301,15 @@ let noSignal = Int32(MSG_NOSIGNAL)
 #else
 let noSignal: Int32 = 0x80000  // MSG_NOSIGNAL, macOS 14
 #endif
+
+private func copy(of bytes: Slice<UnsafeMutableRawBufferPointer>) -> [UInt8] {
+  [UInt8](unsafeUninitializedCapacity: bytes.count) { buffer, filled in
+    filled = bytes.count
+    if filled > 0 {
+      memcpy(buffer.baseAddress!, bytes.base.baseAddress! + bytes.startIndex, filled)
+    }
+  }
+}
 
 private func systemSend(_ s: Int32, _ p: UnsafeRawPointer?, _ n: Int, _ flags: Int32) -> Int {
   send(s, p, n, flags)

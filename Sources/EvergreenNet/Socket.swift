@@ -35,10 +35,10 @@ public final class Socket {
   private var knownPeer: SocketAddress?
   private let fillsReads: Bool
   /// How much the last receive brought: a hint for the next.
-  var lastReceived = 0
+  @exclusivity(unchecked) var lastReceived = 0
 
   /// The longest an operation may take that is given no `timeout:` of its own; `nil` is for ever.
-  public var timeout: Duration?
+  @exclusivity(unchecked) public var timeout: Duration?
 
   // MARK: Making
 

@@ -7,23 +7,29 @@ public import EventLoop
 public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   /// What was being done.
   public struct Operation: Hashable, Sendable, CustomStringConvertible {
-    public let description: String
+    // A number, for it is handed through every call.
+    private let place: UInt8
 
-    package init(_ description: String) { self.description = description }
+    private static let texts = [
+      "open", "bind", "listen", "accept", "connect", "receive", "send", "send file", "shut down",
+      "set option", "get option", "duplicate", "wait",
+    ]
 
-    public static let open = Operation("open")
-    public static let bind = Operation("bind")
-    public static let listen = Operation("listen")
-    public static let accept = Operation("accept")
-    public static let connect = Operation("connect")
-    public static let receive = Operation("receive")
-    public static let send = Operation("send")
-    public static let sendFile = Operation("send file")
-    public static let shutdown = Operation("shut down")
-    public static let setOption = Operation("set option")
-    public static let getOption = Operation("get option")
-    public static let duplicate = Operation("duplicate")
-    public static let wait = Operation("wait")
+    public var description: String { Operation.texts[Int(place)] }
+
+    public static var open: Operation { Operation(place: 0) }
+    public static var bind: Operation { Operation(place: 1) }
+    public static var listen: Operation { Operation(place: 2) }
+    public static var accept: Operation { Operation(place: 3) }
+    public static var connect: Operation { Operation(place: 4) }
+    public static var receive: Operation { Operation(place: 5) }
+    public static var send: Operation { Operation(place: 6) }
+    public static var sendFile: Operation { Operation(place: 7) }
+    public static var shutdown: Operation { Operation(place: 8) }
+    public static var setOption: Operation { Operation(place: 9) }
+    public static var getOption: Operation { Operation(place: 10) }
+    public static var duplicate: Operation { Operation(place: 11) }
+    public static var wait: Operation { Operation(place: 12) }
   }
 
   /// What was being done.

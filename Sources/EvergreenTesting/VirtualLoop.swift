@@ -80,6 +80,8 @@ final class VirtualLoop: LoopInterface {
 
   func stop(_ io: UnsafeMutablePointer<evg_io>) { real.stop(io) }
 
+  func rest(_ io: UnsafeMutablePointer<evg_io>) { real.rest(io) }
+
   func forget(descriptor: Int32) { real.forget(descriptor: descriptor) }
 
   var referenceCount: Int { timers.count + real.referenceCount }

@@ -148,6 +148,8 @@ typedef struct evg_io {
   void * _Nullable context;
   /// For `fire` to say that it has been called; libev does not look at it.
   bool is_ready;
+  /// Active, but nobody waits: does not keep the loop running, and stops when it fires.
+  bool rests;
 } evg_io;
 
 void evg_timer_fired(struct ev_loop * _Nonnull, ev_timer * _Nonnull, int);
@@ -202,6 +204,7 @@ EVG_INLINE void evg_io_init(
   io->fire = fire;
   io->context = context;
   io->is_ready = false;
+  io->rests = false;
 }
 
 // libev stops the watchers of descriptors that it finds closed, before it calls back; so whether
@@ -211,10 +214,25 @@ EVG_INLINE bool evg_io_is_active(const evg_io * _Nonnull io) {
 }
 
 EVG_INLINE void evg_io_start(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
-  if (evg_io_is_active(io)) return;
+  if (evg_io_is_active(io)) {
+    if (!io->rests) return;
+    io->rests = false;
+    loop->references += 1;
+    ev_ref(loop->raw);
+    return;
+  }
   io->watcher.data = loop;
   loop->references += 1;
   ev_io_start(loop->raw, &io->watcher);
+}
+
+/// Instead of a stop, where the watch will most likely be started again before it fires: libev is
+/// told nothing then. One that does fire meanwhile is stopped, and nobody is called.
+EVG_INLINE void evg_io_rest(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
+  if (!evg_io_is_active(io) || io->rests || !loop->raw) return;
+  io->rests = true;
+  loop->references -= 1;
+  ev_unref(loop->raw);
 }
 
 /// Also clears an event that is pending. No-op when not active.
@@ -225,7 +243,12 @@ EVG_INLINE void evg_io_stop(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
     io->watcher.active = io->watcher.pending = 0;
     return;
   }
-  loop->references -= 1;
+  if (io->rests) {
+    io->rests = false;
+    ev_ref(loop->raw);
+  } else {
+    loop->references -= 1;
+  }
   ev_io_stop(loop->raw, &io->watcher);
 }
 
