@@ -157,8 +157,9 @@ package final class GreenDescriptor {
     return try body(io(direction), reason)
   }
 
+  /// Throws ``ConcurrentUse`` while a greenlet waits in this direction.
   @inline(__always)
-  private func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
+  func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
     if let user = sides[direction.rawValue].user {
       throw ConcurrentUse(
         of: "descriptor \(number) to \(operation)", by: Greenlet.current,
@@ -198,14 +199,17 @@ package final class GreenDescriptor {
   }
 
   /// The last reference went away after the hub had ended, or on another thread: nobody can be
-  /// waiting, for who waits holds a reference.
+  /// waiting, for who waits holds a reference. Somebody who is could not be woken from here.
   private func releaseElsewhere() -> Int32 {
+    if io(.read).pointee.context != nil || io(.write).pointee.context != nil {
+      hub.checkIsCurrent()
+    }
     defer { number = -1 }
     return number
   }
 }
 
-private func systemClose(_ number: Int32) -> Int32 {
+func systemClose(_ number: Int32) -> Int32 {
   #if canImport(Glibc)
   Glibc.close(number)
   #else
