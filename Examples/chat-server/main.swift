@@ -76,14 +76,11 @@ struct ChatServer: ParsableCommand {
 
   func run() throws {
     let room = Room()
-    let address = try SocketAddress.resolve(host, port: port)[0]
-    let server = try StreamServer(address) { socket, _ in try room.host(socket) }
-    for signal in [SIGTERM, SIGINT] {
-      try Hub.current.onSignal(signal) { try server.stop(timeout: .zero) }
+    let server = try StreamServer(host: host, port: port) { socket, _ in try room.host(socket) }
+    try server.serveForever(stoppingOn: [SIGINT, SIGTERM], timeout: .zero) {
+      print("listening on \(server.address)")
+      fflush(nil)  // for whoever reads it through a pipe
     }
-    print("listening on \(server.address)")
-    fflush(nil)  // for whoever reads it through a pipe
-    try server.serveForever()
   }
 }
 

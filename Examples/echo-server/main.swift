@@ -13,14 +13,13 @@ struct EchoServer: ParsableCommand {
   @Option(help: "The port to listen at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {
-    let address = try SocketAddress.resolve(host, port: port)[0]
-    let server = try StreamServer(address) { socket, _ in
+    let server = try StreamServer(host: host, port: port) { socket, _ in
       while let chunk = try socket.receive(upTo: 64 * 1024) { try socket.sendAll(chunk) }
     }
-    for signal in [SIGTERM, SIGINT] { try Hub.current.onSignal(signal) { try server.stop() } }
-    print("listening on \(server.address)")
-    fflush(nil)  // for whoever reads it through a pipe
-    try server.serveForever()
+    try server.serveForever(stoppingOn: [SIGINT, SIGTERM], timeout: .seconds(1)) {
+      print("listening on \(server.address)")
+      fflush(nil)  // for whoever reads it through a pipe
+    }
   }
 }
 

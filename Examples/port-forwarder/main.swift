@@ -1,5 +1,5 @@
 // Evergreen: a TCP port forwarder that drains: told to stop, it takes no more connections, and ends
-// when the last one has.
+// when the last one has; told twice, it ends at once.
 // SPDX-License-Identifier: MIT
 
 import ArgumentParser
@@ -17,20 +17,17 @@ struct PortForwarder: ParsableCommand {
 
   func run() throws {
     let target = try HostAndPort(parsing: to)
-    let address = try SocketAddress.resolve(host, port: port)[0]
-    let server = try StreamServer(address) { client, _ in
+    let server = try StreamServer(host: host, port: port) { client, _ in
       let upstream = try Socket.connect(host: target.host, port: target.port)
       defer { upstream.close() }
       let answers = spawn { relay(from: upstream, to: client) }
       relay(from: client, to: upstream)
       try answers.join()
     }
-    for signal in [SIGTERM, SIGINT] {
-      try Hub.current.onSignal(signal) { try server.stop(timeout: nil) }
+    try server.serveForever(stoppingOn: [SIGINT, SIGTERM], timeout: nil) {
+      print("listening on \(server.address)")
+      fflush(nil)  // for whoever reads it through a pipe
     }
-    print("listening on \(server.address)")
-    fflush(nil)  // for whoever reads it through a pipe
-    try server.serveForever()
   }
 }
 

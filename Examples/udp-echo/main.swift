@@ -13,14 +13,13 @@ struct UDPEcho: ParsableCommand {
   @Option(help: "The port to receive at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {
-    let address = try SocketAddress.resolve(host, port: port)[0]
-    let server = try DatagramServer("\(address)") { server, bytes, sender in
+    let server = try DatagramServer(host: host, port: port) { server, bytes, sender in
       try server.send(bytes, to: sender)
     }
-    for signal in [SIGTERM, SIGINT] { try Hub.current.onSignal(signal) { try server.stop() } }
-    print("listening on \(server.address)")
-    fflush(nil)  // for whoever reads it through a pipe
-    try server.serveForever()
+    try server.serveForever(stoppingOn: [SIGINT, SIGTERM], timeout: .seconds(1)) {
+      print("listening on \(server.address)")
+      fflush(nil)  // for whoever reads it through a pipe
+    }
   }
 }
 

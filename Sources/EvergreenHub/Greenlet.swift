@@ -198,7 +198,8 @@ extension Greenlet where Success == Never {
 }
 
 extension AnyGreenlet {
-  static var currentIfAny: AnyGreenlet? {
+  /// The one that is running; `nil` on a hub's own stack and on a thread without a hub.
+  package static var currentIfAny: AnyGreenlet? {
     evg_current()?.pointee.owner.map {
       Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue()
     }

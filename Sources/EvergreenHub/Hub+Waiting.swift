@@ -9,7 +9,7 @@
 // 4. Back again, what was won is looked at first, then the due error, then the clock. Whoever did
 //    not win is taken out by `delist`. Nothing is left behind on any path.
 
-package import CGreenlet
+import CGreenlet
 package import CLibev
 import EventLoop
 import Greenlets

@@ -253,6 +253,11 @@ public final class Hub {
     return ioBudget < 0
   }
 
+  /// Counts a system call, and lets the others have a turn if one is due.
+  package func admitIO() throws {
+    if chargeIO() { try giveTurn() }
+  }
+
   /// Lets the loop and the others have a turn.
   ///
   /// - Throws: What is due in the caller, which has lost nothing yet.

@@ -41,6 +41,7 @@ public final class BufferedStream {
   /// > Switch point: Yes, unless there is something in the buffer.
   public func read(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
     precondition(count > 0, "cannot read up to \(count) bytes")
+    try checkUnread()
     let deadline = socket.deadline(timeout)
     if bufferedCount == 0, try !fill(until: deadline) { return nil }
     return take(min(count, bufferedCount))
@@ -53,6 +54,7 @@ public final class BufferedStream {
   /// > Switch point: Yes, unless they are in the buffer.
   public func read(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
     precondition(count >= 0, "cannot read \(count) bytes")
+    try checkUnread()
     let deadline = socket.deadline(timeout)
     while bufferedCount < count {
       guard try fill(until: deadline) else {
@@ -77,17 +79,29 @@ public final class BufferedStream {
     until delimiter: [UInt8], limit: Int = 64 * 1024, timeout: Duration? = nil
   ) throws -> [UInt8]? {
     precondition(!delimiter.isEmpty, "an empty delimiter delimits nothing")
-    let deadline = socket.deadline(timeout)
+    return try read(until: delimiter, limit: limit, uncounted: nil, until: socket.deadline(timeout))
+  }
+
+  /// The same; the byte `uncounted` does not count if it is the last one before the delimiter.
+  private func read(
+    until delimiter: [UInt8], limit: Int, uncounted: UInt8?, until deadline: Deadline
+  ) throws -> [UInt8]? {
+    try checkUnread()
+    func check(_ count: Int) throws {
+      if count <= limit { return }
+      let isSpared = uncounted != nil && input[start + count - 1] == uncounted
+      if count - (isSpared ? 1 : 0) > limit { throw LimitExceeded(limit: limit) }
+    }
     var searched = 0  // bytes behind `start` at which no delimiter begins
     while true {
       if let found = find(delimiter, from: searched) {
-        if found > limit { throw LimitExceeded(limit: limit) }
+        try check(found)
         let bytes = take(found)
-        start += delimiter.count
+        skip(delimiter.count)
         return bytes
       }
       searched = max(0, bufferedCount - delimiter.count + 1)
-      if searched > limit { throw LimitExceeded(limit: limit) }
+      try check(searched)
       guard try fill(until: deadline) else {
         if bufferedCount == 0 { return nil }
         throw EndOfStream(wanted: nil, received: bufferedCount)
@@ -98,36 +112,42 @@ public final class BufferedStream {
   /// The next line, without its `\n` or `\r\n`. The last one may lack it.
   ///
   /// - Parameters:
-  ///   - limit: How many bytes a line may have.
+  ///   - limit: How many bytes a line may have, its end not counted.
   ///   - timeout: For the whole of it; `nil` for the socket's ``Socket/timeout``.
   /// - Returns: The line, as UTF-8 with repairs; `nil` at the end of the stream.
-  /// - Throws: ``LimitExceeded``.
+  /// - Throws: ``LimitExceeded``; then what has come stays in the buffer.
   ///
   /// > Switch point: Yes, unless a line is in the buffer.
   public func readLine(limit: Int = 64 * 1024, timeout: Duration? = nil) throws -> String? {
     var bytes: [UInt8]
     do {
-      guard let line = try read(until: [UInt8(ascii: "\n")], limit: limit, timeout: timeout) else {
-        return nil
-      }
+      guard
+        let line = try read(
+          until: [UInt8(ascii: "\n")], limit: limit, uncounted: UInt8(ascii: "\r"),
+          until: socket.deadline(timeout))
+      else { return nil }
       bytes = line
     } catch is EndOfStream {
       bytes = take(bufferedCount)
-      if bytes.count > limit { throw LimitExceeded(limit: limit) }
     }
     if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
     return String(decoding: bytes, as: UTF8.self)
   }
 
+  /// What another greenlet waits to see the end of must not be taken from under it.
+  private func checkUnread() throws { try socket.descriptor.checkUnused(.read, .receive) }
+
   private func take(_ count: Int) -> [UInt8] {
-    defer {
-      start += count
-      if start == input.count {
-        input.removeAll(keepingCapacity: input.capacity <= 4 * chunk)
-        start = 0
-      }
-    }
+    defer { skip(count) }
     return [UInt8](input[start..<start + count])
+  }
+
+  private func skip(_ count: Int) {
+    start += count
+    if start == input.count {
+      input.removeAll(keepingCapacity: input.capacity <= 4 * chunk)
+      start = 0
+    }
   }
 
   private func find(_ delimiter: [UInt8], from searched: Int) -> Int? {
@@ -166,13 +186,15 @@ public final class BufferedStream {
 
   /// Keeps bytes to be sent, and sends when there are enough of them.
   ///
+  /// - Throws: As ``flush(timeout:)``. The bytes are kept all the same: do not write them again.
+  ///
   /// > Switch point: Yes, if the buffer is full.
   public func writeAll(_ bytes: [UInt8], timeout: Duration? = nil) throws {
     output.append(contentsOf: bytes)
     if output.count >= chunk { try flush(timeout: timeout) }
   }
 
-  /// Keeps a text to be sent as UTF-8.
+  /// Keeps a text to be sent as UTF-8; see ``writeAll(_:timeout:)-([UInt8],_)``.
   ///
   /// > Switch point: Yes, if the buffer is full.
   public func writeAll(_ text: String, timeout: Duration? = nil) throws {
@@ -180,14 +202,40 @@ public final class BufferedStream {
     if output.count >= chunk { try flush(timeout: timeout) }
   }
 
-  /// Sends what is kept. If that fails, it is lost: nobody knows how much has gone.
+  /// Bytes that were written and not sent yet.
+  public var unsentCount: Int { output.count }
+
+  /// Sends what is kept.
+  ///
+  /// When time runs out, or the caller is interrupted, what the kernel has not taken is kept, and the
+  /// next flush sends it. When the connection is broken, it is dropped.
+  ///
+  /// - Throws: ``SocketError``; ``ConcurrentUse`` while another greenlet flushes; what is thrown into
+  ///   the caller while it waits.
   ///
   /// > Switch point: Yes, unless the kernel has room for all.
   public func flush(timeout: Duration? = nil) throws {
     if output.isEmpty { return }
-    let bytes = output
-    output.removeAll(keepingCapacity: true)
-    try socket.sendAll(bytes, timeout: timeout)
+    let deadline = socket.deadline(timeout)
+    // Others may write meanwhile; that comes behind.
+    var bytes: [UInt8] = []
+    swap(&bytes, &output)
+    var sent = 0
+    do {
+      while sent < bytes.count {
+        sent += try bytes[sent...].withUnsafeBytes {
+          try socket.sendRaw($0, deadline, midway: sent > 0)
+        }
+      }
+    } catch {
+      let isBroken = (error as? SocketError).map { !$0.isTimeout } ?? false
+      if !isBroken { output.insert(contentsOf: bytes[sent...], at: 0) }
+      throw error.after(sending: sent)
+    }
+    if output.isEmpty {
+      bytes.removeAll(keepingCapacity: bytes.capacity <= 4 * chunk)
+      swap(&bytes, &output)
+    }
   }
 
   /// Closes the socket. What was not flushed is lost.

@@ -28,11 +28,11 @@ public final class DatagramServer {
   public let socket: Socket
   /// Where it receives, with the port that the system picked if it was asked for port 0.
   public let address: SocketAddress
+  package let life: ServerLife
   private let handler: Handler
-  private let pool: Pool
+  private let file: SocketFile?
   private let sending = Semaphore(value: 1)
   private var receiver: AnyGreenlet?
-  private let ended = Event()
   private var isStopped = false
 
   /// Binds to `address`; datagrams wait in the kernel until the server is started.
@@ -43,24 +43,78 @@ public final class DatagramServer {
   ///   - reusePort: Whether others may bind there too, each with its share.
   ///   - handler: Called with each datagram; it may block.
   /// - Throws: ``SocketAddressError`` or ``SocketError`` that names the address.
-  public init(
-    _ address: String, maxHandlers: Int = 1000, reusePort: Bool = false,
+  public convenience init(
+    _ address: String, maxHandlers: Int? = 1000, reusePort: Bool = false,
     _ handler: @escaping Handler
   ) throws {
-    let parsed = try SocketAddress(parsing: address)
-    socket = try Socket(parsed.family, .datagram)
-    if reusePort { try socket.set(.reusePort, true) }
-    try socket.bind(to: parsed)
-    self.address = try socket.localAddress
-    self.handler = handler
-    pool = Pool(size: maxHandlers)
+    try self.init(
+      SocketAddress(parsing: address), maxHandlers: maxHandlers, reusePort: reusePort, handler)
   }
 
+  /// Binds to a host, which may be a name.
+  ///
+  /// A name may have several addresses, `localhost` one of each family: the server binds to that
+  /// which the resolver gives first, and ``address`` says which it is.
+  ///
+  /// - Parameters:
+  ///   - host: A name or a numeric address, IPv4 or IPv6; empty for all interfaces.
+  ///   - port: The port; 0 picks a free one.
+  ///   - maxHandlers: How many datagrams may be at work at a time; `nil` for no limit.
+  ///   - reusePort: Whether others may bind there too, each with its share.
+  ///   - handler: Called with each datagram; it may block.
+  /// - Throws: ``ResolverError``; ``SocketError`` that names the address; what is thrown into the
+  ///   caller while it waits for the resolver.
+  ///
+  /// > Switch point: Yes, unless `host` is numeric.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public convenience init(
+    host: String, port: UInt16, maxHandlers: Int? = 1000, reusePort: Bool = false,
+    _ handler: @escaping Handler
+  ) throws {
+    try self.init(
+      SocketAddress.resolve(host, port: port)[0], maxHandlers: maxHandlers, reusePort: reusePort,
+      handler)
+  }
+
+  /// Binds to `address`; see the other initialisers.
+  public convenience init(
+    _ address: SocketAddress, maxHandlers: Int? = 1000, reusePort: Bool = false,
+    _ handler: @escaping Handler
+  ) throws {
+    let socket = try Socket(address.family, .datagram)
+    if reusePort { try socket.set(.reusePort, true) }
+    try socket.bind(to: address)
+    try self.init(socket, file: SocketFile(at: address), maxHandlers: maxHandlers, handler)
+  }
+
+  /// Serves a datagram socket that is bound already. The server closes it when it stops; a Unix
+  /// socket's path is left to whoever made it.
+  public convenience init(
+    socket: Socket, maxHandlers: Int? = 1000, _ handler: @escaping Handler
+  ) throws {
+    try self.init(socket, file: nil, maxHandlers: maxHandlers, handler)
+  }
+
+  private init(
+    _ socket: Socket, file: SocketFile?, maxHandlers: Int?, _ handler: @escaping Handler
+  ) throws {
+    self.socket = socket
+    self.file = file
+    self.handler = handler
+    address = try socket.localAddress
+    life = ServerLife(at: address, pool: Pool(size: maxHandlers))
+  }
+
+  deinit { if !socket.isClosed { file?.remove() } }
+
   /// Begins to receive.
+  ///
+  /// - Throws: ``SocketError``, if it has been stopped, or what has ended it.
   ///
   /// > Switch point: No.
   public func start() throws {
     if receiver != nil { return }
+    if let failure = life.failure { throw failure }
     if isStopped || socket.isClosed { throw SocketError.closed(.receive, address) }
     let receiver = spawn { [self] in try receiveForever() }
     receiver.name = "receiver at \(address)"
@@ -74,46 +128,93 @@ public final class DatagramServer {
     try sending.withPermit { try socket.send(bytes, to: address) }
   }
 
-  /// Receives no more, waits for the handlers, then kills them and closes the socket.
+  /// Receives no more, waits for the handlers, then kills them, and closes the socket. They have
+  /// five seconds to clean up; whoever takes longer is reported and left.
   ///
-  /// - Parameter timeout: How long handlers may take to end by themselves; `nil` for ever.
+  /// May be called again, by others at the same time too, each with a time of its own. A handler may
+  /// stop its own server: it is not waited for, nor killed, and goes on. The socket stays open for
+  /// it, and ``serveForever()`` waits for it as long as `timeout` says, once more.
+  ///
+  /// - Parameter timeout: How long handlers may take to end by themselves; `nil` for ever, `.zero`
+  ///   kills them at once.
   /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, if handlers are at work.
   public func stop(timeout: Duration? = .seconds(1)) throws {
-    if let receiver { _ = try? receiver.kill(waiting: false) }
-    receiver = nil
-    isStopped = true
-    defer {
-      socket.close()
-      ended.set()
-    }
-    if try !pool.join(timeout: timeout) { try pool.kill() }
+    stopReceiving()
+    try life.stop(timeout: timeout, closing: closeSocket)
   }
 
   /// Starts if need be and waits until ``stop(timeout:)`` has been called and has done its work.
   ///
+  /// When what is thrown into the caller ends the wait, the server is stopped first.
+  ///
+  /// - Throws: ``SocketError`` if the socket has become useless: the server has stopped then.
+  ///
   /// > Switch point: Yes.
   public func serveForever() throws {
-    try start()
-    try ended.wait()
+    try life.serveForever(self, stoppingOn: [], timeout: nil) {}
+  }
+
+  /// Serves until one of `signals` comes, then stops gracefully; see
+  /// ``StreamServer/serveForever(stoppingOn:timeout:)``.
+  ///
+  /// - Parameters:
+  ///   - signals: Which, as in `SIGTERM`.
+  ///   - timeout: How long handlers may take to end by themselves; `nil` for ever.
+  ///   - whenReady: Called when the server has started and the signals are heard: the moment to tell
+  ///     a supervisor. If it throws, the server is stopped.
+  /// - Throws: As ``serveForever()``; ``LoopError`` if another hub answers one of the signals, or if
+  ///   it cannot be caught; then the server was not started.
+  ///
+  /// > Switch point: Yes.
+  public func serveForever(
+    stoppingOn signals: [Int32], timeout: Duration? = .seconds(10),
+    whenReady: () throws -> Void = {}
+  ) throws {
+    try life.serveForever(self, stoppingOn: signals, timeout: timeout, whenReady: whenReady)
+  }
+
+  package func close() {
+    stopReceiving()
+    closeSocket()
+  }
+
+  private func stopReceiving() {
+    let receiver = receiver
+    self.receiver = nil
+    isStopped = true
+    _ = try? receiver?.kill(waiting: false)
+  }
+
+  private func closeSocket() {
+    if !socket.isClosed { file?.remove() }
+    socket.close()
   }
 
   private func receiveForever() throws {
-    while true {
-      try pool.waitAvailable()
-      do {
-        let (bytes, sender) = try socket.receiveFrom()
-        _ = pool.trySpawn { [self] in
-          do { try handler(self, bytes, sender) } catch let error as SocketError
-            where error.isPeerGone || error.errno == .connectionRefused
-          {}
-        }
-      } catch let error as SocketError where error.errno == .connectionRefused {
-        continue  // an earlier datagram met a closed port; the kernel tells us here
-      } catch let error as SocketError where error.isClosed {
-        return
+    do {
+      // What has come already when the server is stopped is not handled any more.
+      try life.takeForever("receive", budget: { 64 }) {
+        let (bytes, sender) = try socket.receiveFrom(upTo: 65_536, until: .never)
+        if isStopped { throw GreenletExit() }
+        serve(bytes, sender)
       }
+    } catch let error as SocketError {
+      if isStopped { return }
+      receiver = nil
+      close()
+      try life.fail(with: error)
+    }
+  }
+
+  private func serve(_ bytes: [UInt8], _ sender: SocketAddress) {
+    _ = life.pool.trySpawn { [self] in
+      do { try handler(self, bytes, sender) } catch let error as SocketError
+        where (error.isPeerGone || error.errno == .connectionRefused) && error.concerns(sender)
+      {}
     }
   }
 }
+
+extension DatagramServer: LivingServer {}

@@ -180,8 +180,9 @@ package final class GreenDescriptor {
       : WaitReason("writing descriptor", Int64(number))
   }
 
+  /// Throws ``ConcurrentUse`` while a greenlet waits in this direction.
   @inline(__always)
-  private func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
+  func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
     let side = sides + direction.rawValue
     if side.pointee.io.context != nil || side.pointee.user != nil {
       throw concurrentUse(direction, operation)
@@ -231,14 +232,17 @@ package final class GreenDescriptor {
   }
 
   /// The last reference went away after the hub had ended, or on another thread: nobody can be
-  /// waiting, for who waits holds a reference.
+  /// waiting, for who waits holds a reference. Somebody who is could not be woken from here.
   private func releaseElsewhere() -> Int32 {
+    if io(.read).pointee.context != nil || io(.write).pointee.context != nil {
+      hub.checkIsCurrent()
+    }
     defer { number = -1 }
     return number
   }
 }
 
-private func systemClose(_ number: Int32) -> Int32 {
+func systemClose(_ number: Int32) -> Int32 {
   #if canImport(Glibc)
   Glibc.close(number)
   #else
@@ -288,7 +292,7 @@ private func wait(
 ) throws -> Bool {
   let hub = Hub.current
   do { try checkDescriptor(descriptor) } catch { throw SocketError(.wait, error) }
-  if hub.chargeIO() { try hub.giveTurn() }
+  try hub.admitIO()
   var look = pollfd(fd: descriptor, events: poll, revents: 0)
   if systemPoll(&look) > 0 { return true }
   return try withUnsafeTemporaryAllocation(of: evg_io.self, capacity: 1) { memory in

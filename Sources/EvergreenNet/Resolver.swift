@@ -35,12 +35,13 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
   public let subject: String
   /// The `EAI_` code of `getaddrinfo(3)`.
   public let code: Int32
-  private let message: String
+  /// Why it failed, without what was looked up: `Name or service not known`.
+  public let reason: String
 
   package init(subject: String, code: Int32, errno: Int32 = 0) {
     self.subject = subject
     self.code = code
-    message =
+    reason =
       code == EAI_SYSTEM ? Errno(rawValue: errno).description : String(cString: gai_strerror(code))
   }
 
@@ -56,7 +57,7 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
   /// Worth another try later: a server did not answer.
   public var isTransient: Bool { code == EAI_AGAIN }
 
-  public var description: String { "look up \(subject): \(message)" }
+  public var description: String { "look up \(subject): \(reason)" }
 
   #if os(Linux)
   private var EAI_NODATA: Int32 { -5 }  // glibc shows it with _GNU_SOURCE only
@@ -97,6 +98,8 @@ private func lookUp(_ host: String, _ port: UInt16, _ family: Int32) throws -> [
   #else
   hints.ai_socktype = SOCK_STREAM
   #endif
+  // C would read no further than the first of them.
+  if host.utf8.contains(0) { throw ResolverError(subject: host, code: EAI_NONAME) }
   var list: UnsafeMutablePointer<addrinfo>?
   let code = getaddrinfo(host, String(port), &hints, &list)
   guard code == 0 else { throw ResolverError(subject: host, code: code, errno: errno) }
@@ -159,7 +162,8 @@ extension SocketAddress {
   ///   - host: A name, or a numeric address, which is answered at once.
   ///   - port: What the addresses are given as their port.
   ///   - family: Only those of this family; `nil` for all.
-  ///   - timeout: The longest wait; `nil` waits as long as the resolver does.
+  ///   - timeout: The longest wait; `nil` waits as long as the resolver does, `.zero` only takes what
+  ///     the resolver knows without waiting.
   /// - Returns: One or more.
   /// - Throws: ``ResolverError``; a ``Timeout``; what is thrown into the caller while it waits.
   ///
@@ -177,9 +181,11 @@ extension SocketAddress {
       return [address]
     }
     let resolver = Hub.current.resolver
-    return try withTimeout(timeout) {
+    let found = try withTimeout(timeout) {
       try resolver.addresses(of: host, port: port, family: family)
     }
+    if found.isEmpty { throw ResolverError(subject: host, code: EAI_NONAME) }
+    return found
   }
 
   /// The name of the host and of the service at this address.

@@ -18,7 +18,8 @@ extension Socket {
   /// - Parameters:
   ///   - host: A name or a numeric address.
   ///   - port: The TCP port.
-  ///   - timeout: For the look-up and all attempts together; `nil` sets no limit.
+  ///   - timeout: For the look-up and all attempts together; `nil` sets no limit. With `.zero` an
+  ///     address that is known without waiting is tried, and succeeds if the peer answers at once.
   /// - Returns: The connected socket.
   /// - Throws: The ``SocketError`` of the first attempt if all fail; ``ResolverError``; a
   ///   ``SocketError`` whose `isTimeout` is true; what is thrown into the caller while it waits.
@@ -30,10 +31,14 @@ extension Socket {
   public static func connect(
     host: String, port: UInt16, timeout: Duration? = nil
   ) throws -> Socket {
-    let late = SocketError(.connect, .timedOut, nil, explanation: "\(host):\(port) took too long")
-    return try withTimeout(timeout, throwing: late) {
-      let addresses = try SocketAddress.resolve(host, port: port)
-      return try connect(toAnyOf: addresses)
+    let target = (try? HostAndPort(host, port: port))?.description ?? "\(host):\(port)"
+    let late = SocketError(.connect, .timedOut, host: target)
+    let onlyLooks = timeout ?? .seconds(1) <= .zero
+    return try withTimeout(onlyLooks ? nil : timeout, throwing: late) {
+      let addresses = try withTimeout(onlyLooks ? .zero : nil, throwing: late) {
+        try SocketAddress.resolve(host, port: port)
+      }
+      return try connect(toAnyOf: addresses, timeout: onlyLooks ? .zero : nil)
     }
   }
 
@@ -42,17 +47,35 @@ extension Socket {
   /// - Parameters:
   ///   - addresses: The best first; not empty.
   ///   - delay: How long one attempt is alone before the next begins.
+  ///   - timeout: For all attempts together; `nil` sets no limit, `.zero` tries each once.
   /// - Returns: The connected socket.
-  /// - Throws: The ``SocketError`` of the first attempt if all fail; what is thrown into the caller
-  ///   while it waits.
+  /// - Throws: The ``SocketError`` of the first attempt if all fail; one whose `isTimeout` is true;
+  ///   what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public static func connect(
-    toAnyOf addresses: [SocketAddress], delay: Duration = .milliseconds(250)
+    toAnyOf addresses: [SocketAddress], delay: Duration = .milliseconds(250),
+    timeout: Duration? = nil
   ) throws -> Socket {
     precondition(!addresses.isEmpty, "there is no address to connect to")
-    if addresses.count == 1 { return try connect(to: addresses[0]) }
+    if addresses.count == 1 { return try connect(to: addresses[0], timeout: timeout) }
+    if let timeout, timeout <= .zero { return try connectAtOnce(alternatingFamilies(addresses)) }
+    let late = SocketError(.connect, .timedOut, addresses[0])
+    return try withTimeout(timeout, throwing: late) { try race(addresses, delay) }
+  }
+
+  private static func connectAtOnce(_ addresses: [SocketAddress]) throws -> Socket {
+    var first: SocketError?
+    for address in addresses {
+      do { return try connect(to: address, timeout: .zero) } catch let error as SocketError {
+        first = first ?? error
+      }
+    }
+    throw first!
+  }
+
+  private static func race(_ addresses: [SocketAddress], _ delay: Duration) throws -> Socket {
     let race = Race()
     defer { race.end() }
     for address in alternatingFamilies(addresses) {
@@ -85,18 +108,24 @@ private final class Race {
     running += 1
     let place = attempts.count
     let attempt = spawn { [self] in
-      defer {
-        running -= 1
-        progress.set()
-      }
       do {
         let socket = try Socket.connect(to: address)
         if winner == nil && !isOver { winner = socket } else { socket.close() }
       } catch let error as SocketError {
-        if place < firstFailed { (firstFailed, firstError) = (place, error) }
+        note(error, of: place)
       }
     }
     attempts.append(attempt)
+    // Not in the attempt itself: one that is killed at once, or that gets no stack, never runs.
+    _ = attempt.rawLink { [self, unowned attempt] in
+      if let error = attempt.error { note(error, of: place) }
+      running -= 1
+      progress.set()
+    }
+  }
+
+  private func note(_ error: any Error, of place: Int) {
+    if place < firstFailed { (firstFailed, firstError) = (place, error) }
   }
 
   func takeWinner() -> Socket? {

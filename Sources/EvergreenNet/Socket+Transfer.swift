@@ -6,7 +6,8 @@
 // than the copy.
 
 import CSockets
-import EvergreenHub
+import EventLoop
+package import EvergreenHub
 
 #if canImport(Glibc)
 import Glibc
@@ -73,6 +74,7 @@ extension Socket {
   ///
   /// > Switch point: Yes, unless the data is there.
   public func receive(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
+    precondition(count >= 0, "cannot receive \(count) bytes")
     let deadline = deadline(timeout)
     return try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       let buffer = UnsafeMutableRawBufferPointer(buffer)
@@ -89,6 +91,7 @@ extension Socket {
   ///
   /// > Switch point: Yes, unless data is there. The C function is `recv(2)` with `MSG_PEEK`.
   public func peek(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
+    precondition(count > 0, "cannot look at up to \(count) bytes")
     let deadline = deadline(timeout)
     let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       filled = try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) {
@@ -132,8 +135,9 @@ extension Socket {
   /// - Parameters:
   ///   - bytes: What to send.
   ///   - timeout: For the whole of it; `nil` for the socket's ``timeout``.
-  /// - Throws: ``SocketError``; what is thrown into the caller while it waits. Then a part may have
-  ///   been sent, and the stream is of no use to a protocol that counts bytes.
+  /// - Throws: ``SocketError``, which says how many bytes have gone (``SocketError/bytesSent``); what
+  ///   is thrown into the caller while it waits. Then a part may have been sent, too, and the stream
+  ///   is of no use to a protocol that counts bytes.
   ///
   /// > Switch point: Yes, unless the kernel has room for all. The C function is `send(2)`.
   public func sendAll(_ bytes: UnsafeRawBufferPointer, timeout: Duration? = nil) throws {
@@ -141,7 +145,9 @@ extension Socket {
     var sent = try sendRaw(bytes, deadline)
     while sent < bytes.count {
       let rest = UnsafeRawBufferPointer(rebasing: bytes[sent...])
-      sent += try sendRaw(rest, deadline, midway: true)
+      do { sent += try sendRaw(rest, deadline, midway: true) } catch {
+        throw error.after(sending: sent)
+      }
     }
   }
 
@@ -181,17 +187,23 @@ extension Socket {
     let deadline = deadline(timeout)
     var first = 0
     var offset = 0
+    var total = 0
     while first < pieces.count {
       let sent = try withVectors(pieces, from: first, offset) { vectors in
         var message = msghdr()
         message.msg_iov = vectors.baseAddress
         message.msg_iovlen = .init(vectors.count)
-        return try descriptor.perform(
-          .send, .write, until: deadline, midway: first > 0 || offset > 0, about: peerIfKnown
-        ) {
-          sendmsg($0, &message, noSignal)
+        do {
+          return try descriptor.perform(
+            .send, .write, until: deadline, midway: first > 0 || offset > 0, about: peerIfKnown
+          ) {
+            sendmsg($0, &message, noSignal)
+          }
+        } catch {
+          throw error.after(sending: total)
         }
       }
+      total += sent
       offset += sent
       while first < pieces.count, offset >= pieces[first].count {
         offset -= pieces[first].count
@@ -201,7 +213,7 @@ extension Socket {
   }
 
   @inline(__always)
-  private func sendRaw(
+  func sendRaw(
     _ bytes: UnsafeRawBufferPointer, _ deadline: Deadline, midway: Bool = false
   ) throws -> Int {
     try descriptor.perform(.send, .write, until: deadline, midway: midway, about: peerIfKnown) {
@@ -217,18 +229,35 @@ extension Socket {
   public func receiveFrom(
     upTo count: Int = 65_536, timeout: Duration? = nil
   ) throws -> (bytes: [UInt8], sender: SocketAddress) {
-    let deadline = deadline(timeout)
-    let room = descriptor.hub.scratch
-    let size = min(count, room.count)
+    try receiveFrom(upTo: count, until: deadline(timeout))
+  }
+
+  package func receiveFrom(
+    upTo count: Int, until deadline: Deadline
+  ) throws -> (bytes: [UInt8], sender: SocketAddress) {
+    precondition(count >= 0, "cannot receive up to \(count) bytes")
     var sender: SocketAddress?
-    let received = try descriptor.perform(.receive, .read, until: deadline) { number in
-      let found = SocketAddress.capture { address, length in
-        recvfrom(number, room.baseAddress, size, 0, address, length)
+    func receive(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+      try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) { number in
+        let found = SocketAddress.capture { address, length in
+          recvfrom(number, buffer.baseAddress, buffer.count, 0, address, length)
+        }
+        sender = found.address
+        return found.result
       }
-      sender = found.address
-      return found.result
     }
-    return (copy(of: room[..<received]), sender ?? .unnamedUnix)
+    let room = descriptor.hub.scratch
+    let bytes: [UInt8]
+    if count <= room.count {
+      let received = try receive(into: .init(rebasing: room[..<count]))
+      bytes = copy(of: room[..<received])
+    } else {
+      // A Unix socket's datagrams may be larger than any of the network.
+      bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+        filled = try receive(into: UnsafeMutableRawBufferPointer(buffer))
+      }
+    }
+    return (bytes, sender ?? .unnamedUnix)
   }
 
   /// Sends a datagram.
@@ -255,26 +284,49 @@ extension Socket {
   ///   - count: How many bytes; `nil` until the end of the file.
   ///   - timeout: For the whole of it; `nil` for the socket's ``timeout``.
   /// - Returns: How many bytes were sent; fewer than `count` if the file is shorter.
-  /// - Throws: ``SocketError``; what is thrown into the caller while it waits.
+  /// - Throws: ``SocketError``, which says how many bytes have gone, and names `file` if that and not
+  ///   the socket was at fault; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes. Reading from the disk blocks the thread. The C function is `sendfile(2)`.
   @discardableResult
   public func sendFile(
     _ file: Int32, offset: Int = 0, count: Int? = nil, timeout: Duration? = nil
   ) throws -> Int {
+    precondition(offset >= 0, "a file has no offset \(offset)")
+    precondition(count ?? 0 >= 0, "cannot send \(count ?? 0) bytes")
     let deadline = deadline(timeout)
     var sent = 0
     while sent < count ?? .max {
       let most = min((count ?? .max) - sent, 1 << 30)
-      let step = try descriptor.perform(
-        .sendFile, .write, until: deadline, midway: sent > 0, about: peerIfKnown
-      ) {
-        evg_send_file($0, file, Int64(offset + sent), most)
+      let step: Int
+      do {
+        step = try descriptor.perform(
+          .sendFile, .write, until: deadline, midway: sent > 0, about: peerIfKnown
+        ) {
+          evg_send_file($0, file, Int64(offset + sent), most)
+        }
+      } catch {
+        throw blaming(file, for: error).after(sending: sent)
       }
       if step == 0 { break }
       sent += step
     }
     return sent
+  }
+
+  /// `sendfile` has the same error for a closed file and for a closed socket, and some that can only
+  /// be the file's.
+  private func blaming(_ file: Int32, for error: any Error) -> any Error {
+    guard let error = error as? SocketError, fcntl(descriptor.number, F_GETFD) >= 0 else {
+      return error
+    }
+    switch error.errno {
+    case .badFileDescriptor, .invalidArgument, .illegalSeek, .isDirectory, .ioError, .overflow:
+      return SocketError(
+        .sendFile, error.errno, peerIfKnown,
+        explanation: "file descriptor \(file): \(error.errno)", isAboutFile: true)
+    default: return error
+    }
   }
 }
 

@@ -62,7 +62,10 @@ public final class Socket {
       }
       #else
       let number = try checked { socket(family.rawValue, type.rawValue, protocolNumber) }
-      try makeNonBlocking(number)
+      do { try makeNonBlocking(number) } catch {
+        _ = systemClose(number)
+        throw error
+      }
       #endif
       descriptor = GreenDescriptor(number)
     } catch {
@@ -99,7 +102,10 @@ public final class Socket {
       _ = try checked { socketpair(AF_UNIX, type.rawValue | flags, 0, &numbers) }
       #else
       _ = try checked { socketpair(AF_UNIX, type.rawValue, 0, &numbers) }
-      for number in numbers { try makeNonBlocking(number) }
+      do { for number in numbers { try makeNonBlocking(number) } } catch {
+        for number in numbers { _ = systemClose(number) }
+        throw error
+      }
       #endif
     } catch {
       throw SocketError(.open, error)
@@ -121,14 +127,14 @@ public final class Socket {
 
   /// Where it is bound. The C function is `getsockname(2)`.
   public var localAddress: SocketAddress {
-    get throws { try address(.getOption) { getsockname($0, $1, $2) } }
+    get throws { try address(.getLocalAddress) { getsockname($0, $1, $2) } }
   }
 
   /// To whom it is connected. The C function is `getpeername(2)`.
   public var peerAddress: SocketAddress {
     get throws {
       if let knownPeer { return knownPeer }
-      let peer = try address(.getOption) { getpeername($0, $1, $2) }
+      let peer = try address(.getPeerAddress) { getpeername($0, $1, $2) }
       knownPeer = peer
       return peer
     }
@@ -168,7 +174,7 @@ public final class Socket {
   public func get<Value>(_ option: SocketOption<Value>) throws -> Value {
     let number = try openNumber(.getOption)
     do { return try option.get(from: number) } catch {
-      throw SocketError(.getOption, error, explanation: "\(option): \(error)")
+      throw SocketError(.getOption, error, knownPeer, explanation: "\(option): \(error)")
     }
   }
 
@@ -176,7 +182,7 @@ public final class Socket {
   public func set<Value>(_ option: SocketOption<Value>, _ value: Value) throws {
     let number = try openNumber(.setOption)
     do { try option.set(value, on: number) } catch {
-      throw SocketError(.setOption, error, explanation: "\(option): \(error)")
+      throw SocketError(.setOption, error, knownPeer, explanation: "\(option): \(error)")
     }
   }
 
@@ -224,6 +230,9 @@ public final class Socket {
 
   /// Waits for a connection and takes it.
   ///
+  /// What befell a connection while it waited to be taken is no error of the listener's: the next
+  /// one is taken instead.
+  ///
   /// - Throws: ``SocketError``; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, unless a connection is there. The C function is `accept(2)`.
@@ -232,10 +241,13 @@ public final class Socket {
   }
 
   package func accept(until deadline: Deadline) throws -> (socket: Socket, peer: SocketAddress) {
+    var losses = 0
     while true {
       var peer: SocketAddress?
       do {
-        let number = try descriptor.perform(.accept, .read, until: deadline) { listener in
+        let number = try descriptor.perform(
+          .accept, .read, until: deadline, about: try? localAddress
+        ) { listener in
           let accepted = SocketAddress.capture { address, length in
             evg_accept(listener, address, length)
           }
@@ -243,21 +255,27 @@ public final class Socket {
           return accepted.result
         }
         let address = peer ?? .unnamedUnix
-        return (Socket(ready: number, peer: address, isStream: true), address)
-      } catch let error as SocketError where error.errno == .connectionAbort {
-        continue  // it went away while it waited
+        return (Socket(ready: number, peer: address, isStream: fillsReads), address)
+      } catch let error as SocketError where error.concernsOnePeer && losses < 100 {
+        losses += 1  // so many in a row are not those of connections
       }
     }
   }
 
   /// Connects, and waits until that has succeeded or failed. After a failure the socket is of no
-  /// further use; ``connect(to:timeout:)-swift.type.method`` closes it.
+  /// further use; ``connect(to:timeout:)-swift.type.method`` closes it. With `.zero` it succeeds if
+  /// the peer answers at once, as one on the same machine does.
   ///
   /// For a datagram socket: sets the peer to whom it sends and from whom it receives.
   ///
   /// > Switch point: Yes, unless it succeeds at once. The C function is `connect(2)`.
   public func connect(to address: SocketAddress, timeout: Duration? = nil) throws {
     let deadline = deadline(timeout)
+    try descriptor.hub.admitIO()
+    // Linux says yes to the second of two connects, whomever it is to.
+    if fillsReads, knownPeer != nil, descriptor.isOpen {
+      throw SocketError(.connect, .socketIsConnected, address)
+    }
     var pause = Duration.milliseconds(1)
     while true {
       let number = try openNumber(.connect)
@@ -267,7 +285,6 @@ public final class Socket {
       switch error {
       case .interrupted, .nowInProgress:
         try finishConnecting(to: address, until: deadline)
-      case .socketIsConnected: break
       case .resourceTemporarilyUnavailable where address.isUnix:
         // The listener's backlog is full, and the kernel does not say when it no longer is.
         let left = deadline.remaining(on: descriptor.hub) ?? pause
@@ -283,9 +300,10 @@ public final class Socket {
   }
 
   private func finishConnecting(to address: SocketAddress, until deadline: Deadline) throws {
-    guard try descriptor.wait(.write, for: .connect, until: deadline) else {
-      throw SocketError(.connect, .timedOut, address)
-    }
+    // Whoever only looks must look, and what has come by the deadline counts.
+    let isReady =
+      try descriptor.wait(.write, for: .connect, until: deadline) || isReady(Int16(POLLOUT))
+    guard isReady else { throw SocketError(.connect, .timedOut, address) }
     guard descriptor.isOpen else { throw SocketError.closed(.connect, address) }
     if let error = try get(.error) { throw SocketError(.connect, error, address) }
   }
@@ -341,8 +359,8 @@ public final class Socket {
   ///
   /// - Returns: The descriptor, which is non-blocking.
   public func detach() throws -> Int32 {
-    guard let number = descriptor.release() else { throw SocketError.closed(.duplicate, knownPeer) }
-    return number
+    _ = try openNumber(.detach)
+    return descriptor.release()!
   }
 
   /// Another socket for the same connection. The C function is `fcntl(2)` with `F_DUPFD_CLOEXEC`.
@@ -377,11 +395,17 @@ public final class Socket {
   private func wait(
     _ direction: GreenDescriptor.Direction, _ events: Int16, _ timeout: Duration?
   ) throws -> Bool {
-    var look = pollfd(fd: try openNumber(.wait), events: events, revents: 0)
-    if poll(&look, 1, 0) > 0 { return true }
+    try descriptor.hub.admitIO()
+    _ = try openNumber(.wait)
+    if isReady(events) { return true }
     let isReady = try descriptor.wait(direction, for: .wait, until: deadline(timeout))
     if isReady, !descriptor.isOpen { throw SocketError.closed(.wait, knownPeer) }
     return isReady
+  }
+
+  private func isReady(_ events: Int16) -> Bool {
+    var look = pollfd(fd: descriptor.number, events: events, revents: 0)
+    return poll(&look, 1, 0) > 0
   }
 
   /// Whether a read that returns less than was asked for has emptied the kernel's buffer.

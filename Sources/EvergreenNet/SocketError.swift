@@ -3,6 +3,12 @@
 
 public import EventLoop
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 /// A socket operation that failed: `connect 127.0.0.1:80: Connection refused`.
 public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   /// What was being done.
@@ -12,7 +18,8 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
 
     private static let texts = [
       "open", "bind", "listen", "accept", "connect", "receive", "send", "send file", "shut down",
-      "set option", "get option", "duplicate", "wait",
+      "set option", "get option", "get local address", "get peer address", "duplicate", "detach",
+      "wait",
     ]
 
     public var description: String { Operation.texts[Int(place)] }
@@ -28,8 +35,11 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     public static var shutdown: Operation { Operation(place: 8) }
     public static var setOption: Operation { Operation(place: 9) }
     public static var getOption: Operation { Operation(place: 10) }
-    public static var duplicate: Operation { Operation(place: 11) }
-    public static var wait: Operation { Operation(place: 12) }
+    public static var getLocalAddress: Operation { Operation(place: 11) }
+    public static var getPeerAddress: Operation { Operation(place: 12) }
+    public static var duplicate: Operation { Operation(place: 13) }
+    public static var detach: Operation { Operation(place: 14) }
+    public static var wait: Operation { Operation(place: 15) }
   }
 
   /// What was being done.
@@ -39,16 +49,24 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   public let errno: Errno
   /// The address that the operation concerned: the peer's, or the one to bind to.
   public let address: SocketAddress?
+  /// How many bytes of what a call was to send the kernel had taken when it failed: a timeout in the
+  /// midst of ``Socket/sendAll(_:timeout:)-(UnsafeRawBufferPointer,_)`` for instance.
+  public internal(set) var bytesSent = 0
   private let explanation: String?
+  /// A host that had no address yet, or of which no address answered.
+  private let host: String?
+  private let isAboutFile: Bool
 
   package init(
-    _ operation: Operation, _ errno: Errno, _ address: SocketAddress? = nil,
-    explanation: String? = nil
+    _ operation: Operation, _ errno: Errno, _ address: SocketAddress? = nil, host: String? = nil,
+    explanation: String? = nil, isAboutFile: Bool = false
   ) {
     self.operation = operation
     self.errno = errno
     self.address = address
+    self.host = host
     self.explanation = explanation
+    self.isAboutFile = isAboutFile
   }
 
   static func closed(_ operation: Operation, _ address: SocketAddress?) -> SocketError {
@@ -61,7 +79,7 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   public var isTimeout: Bool { errno == .timedOut }
 
   /// This program has closed the socket, before or during the operation.
-  public var isClosed: Bool { errno == .badFileDescriptor }
+  public var isClosed: Bool { errno == .badFileDescriptor && !isAboutFile }
 
   /// The peer has gone: it reset the connection, or reads no more.
   public var isPeerGone: Bool { errno == .connectionReset || errno == .brokenPipe }
@@ -76,8 +94,53 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// Why it failed, without what was being done and to whom: `Connection refused`.
+  public var reason: String { explanation ?? errno.description }
+
   public var description: String {
-    let what = address.map { "\(operation) \($0)" } ?? "\(operation)"
-    return "\(what): \(explanation ?? errno.description)"
+    let subject = address?.description ?? host
+    let what = subject.map { "\(operation) \($0)" } ?? "\(operation)"
+    return "\(what): \(reason)" + (bytesSent > 0 ? ", after \(bytesSent) bytes" : "")
+  }
+}
+
+// MARK: Of listeners
+
+extension SocketError {
+  /// Whether the trouble belongs to one peer, and the socket that accepts or receives is well: what
+  /// befell a connection before it was taken, or a datagram that met a closed port. To be treated
+  /// like a call that would block; see `accept(2)`.
+  package var concernsOnePeer: Bool {
+    switch errno {
+    case .connectionAbort, .connectionReset, .connectionRefused, .networkDown, .networkUnreachable,
+      .networkReset, .hostIsDown, .noRouteToHost, .protocolError, .protocolNotAvailable:
+      true
+    #if os(Linux)
+    case Errno(rawValue: ENONET): true
+    #endif
+    default: false
+    }
+  }
+
+  /// Whether it is that of a connection to `peer`, as far as one can tell.
+  func concerns(_ peer: SocketAddress) -> Bool { address == nil || address == peer }
+
+  /// Whether no later call on this socket can succeed.
+  package var isFatalForListener: Bool {
+    switch errno {
+    case .badFileDescriptor, .invalidArgument, .notSocket, .badAddress: true
+    default: false
+    }
+  }
+}
+
+// MARK: Of senders
+
+extension Error {
+  /// The same, which says how many bytes have gone, if it is a socket's.
+  func after(sending count: Int) -> any Error {
+    guard var error = self as? SocketError else { return self }
+    error.bytesSent = count
+    return error
   }
 }

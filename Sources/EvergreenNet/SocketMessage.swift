@@ -35,6 +35,9 @@ extension Socket {
     _ bytes: [UInt8], control: [ControlMessage] = [], to address: SocketAddress? = nil,
     timeout: Duration? = nil
   ) throws -> Int {
+    precondition(
+      control.isEmpty || !bytes.isEmpty || !shortReadsDrain,
+      "on a stream control data needs a byte to travel with")
     let deadline = deadline(timeout)
     return try ControlMessage.withEncoded(control) { encoded in
       try bytes.withUnsafeBytes { data in
@@ -77,6 +80,7 @@ extension Socket {
     upTo count: Int, descriptors: Int = ControlMessage.maximumDescriptors,
     timeout: Duration? = nil
   ) throws -> ReceivedMessage {
+    precondition(count >= 0, "cannot receive up to \(count) bytes")
     let deadline = deadline(timeout)
     let space = ControlMessage.space(descriptors: descriptors, credentials: true)
     return try withUnsafeTemporaryAllocation(byteCount: space, alignment: 16) { control in

@@ -4,18 +4,13 @@
 // One greenlet accepts. It first makes sure that there is room for another connection, then takes
 // one: when the server is full, connections wait in the kernel's backlog, where clients see them as
 // slow and not as refused. It takes a limited number in a row before it lets others run. When the
-// process is out of descriptors it pauses, longer each time, until accepting succeeds again.
+// process is out of descriptors it pauses, longer each time, until accepting succeeds again. Only
+// what says that the listener itself is of no use any more ends it.
 
 import EventLoop
 import EvergreenHub
 import EvergreenSync
 import Greenlets
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Darwin
-#endif
 
 /// Accepts connections and runs a handler for each, in a greenlet of its own.
 ///
@@ -26,7 +21,7 @@ import Darwin
 /// try server.serveForever()
 /// ```
 ///
-/// The socket is closed when the handler returns or throws. That a peer goes away is no error; any
+/// The socket is closed when the handler returns or throws. That its peer goes away is no error; any
 /// other error of a handler is reported as that of its greenlet (``Hub/onError``) and ends that
 /// connection alone.
 ///
@@ -38,10 +33,12 @@ public final class StreamServer {
   public var acceptBudget = 100
 
   private let handler: Handler
-  private let pool: Pool
   private let listener: Socket
+  private let file: SocketFile?
+  package let life: ServerLife
   private var acceptor: AnyGreenlet?
-  private let ended = Event()
+  /// Takes a connection; for tests of what the kernel may answer.
+  package var accept: () throws -> (socket: Socket, peer: SocketAddress)
 
   /// Where it listens, with the port that the system picked if it was asked for port 0.
   public let address: SocketAddress
@@ -64,25 +61,71 @@ public final class StreamServer {
       reusePort: reusePort, handler)
   }
 
-  /// Listens at `address`; see the other initialiser.
+  /// Listens at a host, which may be a name.
+  ///
+  /// A name may have several addresses, `localhost` one of each family: the server listens at that
+  /// which the resolver gives first, and ``address`` says which it is. To serve them all, make a
+  /// server for each of ``SocketAddress/resolve(_:port:family:timeout:)``.
+  ///
+  /// - Parameters:
+  ///   - host: A name or a numeric address, IPv4 or IPv6; empty for all interfaces.
+  ///   - port: The port; 0 picks a free one.
+  ///   - maxConnections: How many may be open at a time; `nil` for no limit.
+  ///   - backlog: How many may wait to be taken.
+  ///   - reusePort: Whether other processes and threads may listen there too, each with its share.
+  ///   - handler: Called with each connection; it may block.
+  /// - Throws: ``ResolverError``; ``SocketError`` that names the address; what is thrown into the
+  ///   caller while it waits for the resolver.
+  ///
+  /// > Switch point: Yes, unless `host` is numeric.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  public convenience init(
+    host: String, port: UInt16, maxConnections: Int? = nil, backlog: Int = 1024,
+    reusePort: Bool = false, _ handler: @escaping Handler
+  ) throws {
+    try self.init(
+      SocketAddress.resolve(host, port: port)[0], maxConnections: maxConnections, backlog: backlog,
+      reusePort: reusePort, handler)
+  }
+
+  /// Listens at `address`; see the other initialisers.
   public convenience init(
     _ address: SocketAddress, maxConnections: Int? = nil, backlog: Int = 1024,
     reusePort: Bool = false, _ handler: @escaping Handler
   ) throws {
     let listener = try Socket.listen(on: address, backlog: backlog, reusePort: reusePort)
-    try self.init(listener: listener, maxConnections: maxConnections, handler)
+    try self.init(
+      listener, file: SocketFile(at: address), maxConnections: maxConnections, handler)
     if reusePort { acceptBudget = 1 }  // leave the others their share
   }
 
-  /// Serves a socket that listens already. The server closes it when it stops.
-  public init(
+  /// Serves a socket that listens already. The server closes it when it stops; a Unix socket's path
+  /// is left to whoever made it.
+  ///
+  /// - Throws: ``SocketError`` if it does not listen.
+  public convenience init(
     listener: Socket, maxConnections: Int? = nil, _ handler: @escaping Handler
   ) throws {
-    self.listener = listener
-    self.handler = handler
-    pool = Pool(size: maxConnections)
-    address = try listener.localAddress
+    guard try listener.get(.acceptsConnections) else {
+      throw SocketError(
+        .accept, .invalidArgument, try? listener.localAddress,
+        explanation: "the socket does not listen")
+    }
+    try self.init(listener, file: nil, maxConnections: maxConnections, handler)
   }
+
+  private init(
+    _ listener: Socket, file: SocketFile?, maxConnections: Int?, _ handler: @escaping Handler
+  ) throws {
+    self.listener = listener
+    self.file = file
+    self.handler = handler
+    address = try listener.localAddress
+    life = ServerLife(at: address, pool: Pool(size: maxConnections))
+    accept = { try listener.accept(until: .never) }
+  }
+
+  deinit { if !listener.isClosed { file?.remove() } }
 
   // MARK: Life
 
@@ -90,13 +133,16 @@ public final class StreamServer {
   public var isAccepting: Bool { acceptor != nil }
 
   /// Connections that are open.
-  public var connectionCount: Int { pool.count }
+  public var connectionCount: Int { life.pool.count }
 
   /// Begins to take connections.
+  ///
+  /// - Throws: ``SocketError``, if it has been stopped, or what has ended it.
   ///
   /// > Switch point: No.
   public func start() throws {
     if acceptor != nil { return }
+    if let failure = life.failure { throw failure }
     if listener.isClosed { throw SocketError.closed(.accept, address) }
     let acceptor = spawn { [self] in try acceptForever() }
     acceptor.name = "acceptor of \(address)"
@@ -107,15 +153,24 @@ public final class StreamServer {
   ///
   /// > Switch point: No.
   public func stopAccepting() {
-    if let acceptor { _ = try? acceptor.kill(waiting: false) }
-    acceptor = nil
-    if !listener.isClosed, let path = address.unixPath { unlink(path) }
+    let acceptor = acceptor
+    self.acceptor = nil
+    _ = try? acceptor?.kill(waiting: false)
+    if !listener.isClosed { file?.remove() }
     listener.close()
   }
 
-  /// Stops gracefully: takes no more connections, waits for the open ones, then kills them.
+  package func close() { stopAccepting() }
+
+  /// Stops gracefully: takes no more connections, waits for the open ones, then kills them. They
+  /// have five seconds to clean up; whoever takes longer is reported and left.
   ///
-  /// - Parameter timeout: How long open connections may take to end by themselves; `nil` for ever.
+  /// May be called again, by others at the same time too, each with a time of its own. A handler may
+  /// stop its own server: it is not waited for, nor killed, and goes on; ``serveForever()`` then
+  /// waits for it as long as `timeout` says, once more.
+  ///
+  /// - Parameter timeout: How long open connections may take to end by themselves; `nil` for ever,
+  ///   `.zero` kills them at once.
   /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, if connections are open.
@@ -123,66 +178,73 @@ public final class StreamServer {
   /// > gevent: `BaseServer.stop(timeout)`, which waits a second unless it is told otherwise.
   public func stop(timeout: Duration? = .seconds(1)) throws {
     stopAccepting()
-    defer { ended.set() }
-    if try !pool.join(timeout: timeout) { try pool.kill() }
+    try life.stop(timeout: timeout)
   }
 
   /// Starts if need be and waits until ``stop(timeout:)`` has been called and has done its work.
   ///
   /// When what is thrown into the caller ends the wait, the server is stopped first.
   ///
+  /// - Throws: ``SocketError`` if the listener has become useless: the server has stopped then.
+  ///
   /// > Switch point: Yes.
   public func serveForever() throws {
-    try start()
-    do { try ended.wait() } catch {
-      stopAccepting()
-      _ = try? pool.kill(waiting: false)
-      throw error
-    }
+    try life.serveForever(self, stoppingOn: [], timeout: nil) {}
+  }
+
+  /// Serves until one of `signals` comes, then stops gracefully: takes no more connections, waits
+  /// for the open ones, and kills those that take longer than `timeout`. A second signal ends the
+  /// wait: the connections are killed at once. From then on the signals do what they did before, so
+  /// that a third one ends the process.
+  ///
+  /// ```swift
+  /// try server.serveForever(stoppingOn: [SIGINT, SIGTERM])
+  /// ```
+  ///
+  /// - Parameters:
+  ///   - signals: Which, as in `SIGTERM`.
+  ///   - timeout: How long open connections may take to end by themselves; `nil` for ever.
+  ///   - whenReady: Called when the server has started and the signals are heard: the moment to tell
+  ///     a supervisor. If it throws, the server is stopped.
+  /// - Throws: As ``serveForever()``; ``LoopError`` if another hub answers one of the signals, or if
+  ///   it cannot be caught; then the server was not started.
+  ///
+  /// > Switch point: Yes.
+  ///
+  /// > gevent: `gevent.signal_handler(signal.SIGTERM, server.stop)`, then `serve_forever()`.
+  public func serveForever(
+    stoppingOn signals: [Int32], timeout: Duration? = .seconds(10),
+    whenReady: () throws -> Void = {}
+  ) throws {
+    try life.serveForever(self, stoppingOn: signals, timeout: timeout, whenReady: whenReady)
   }
 
   // MARK: Accepting
 
   private func acceptForever() throws {
-    var pause = Duration.milliseconds(10)
-    var inARow = 0
-    while true {
-      try pool.waitAvailable()
-      do {
-        let (socket, peer) = try listener.accept()
-        pause = .milliseconds(10)
+    do {
+      try life.takeForever("accept", budget: { acceptBudget }) {
+        let (socket, peer) = try accept()
         serve(socket, peer)
-      } catch let error as SocketError where error.isExhaustion {
-        warn("cannot accept at \(address): \(error.errno); trying again in \(pause)")
-        try sleep(for: pause)
-        pause = min(pause * 2, .seconds(1))
-      } catch let error as SocketError where error.isClosed {
-        return
       }
-      inARow += 1
-      if inARow >= acceptBudget {
-        inARow = 0
-        try Greenlet.yield()
-      }
+    } catch let error as SocketError {
+      if acceptor == nil { return }  // it was stopped
+      acceptor = nil
+      stopAccepting()
+      try life.fail(with: error)
     }
   }
 
   private func serve(_ socket: Socket, _ peer: SocketAddress) {
     if !peer.isUnix { try? socket.set(.noDelay, true) }
     let handler = handler
-    _ = pool.trySpawn {
+    _ = life.pool.trySpawn {
       defer { socket.close() }
-      do { try handler(socket, peer) } catch let error as SocketError where error.isPeerGone {}
+      do { try handler(socket, peer) } catch let error as SocketError
+        where error.isPeerGone && error.concerns(peer)
+      {}
     }
   }
 }
 
-extension SocketError {
-  /// The process or the system has run out of what a new connection needs.
-  fileprivate var isExhaustion: Bool {
-    switch errno {
-    case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noBufferSpace, .noMemory: true
-    default: false
-    }
-  }
-}
+extension StreamServer: LivingServer {}

@@ -37,6 +37,9 @@ public final class Pool {
   public var isFull: Bool { slots.value == 0 }
   public var isEmpty: Bool { members.isEmpty }
 
+  /// Called whenever a greenlet has left.
+  package var onLeave: (() -> Void)?
+
   /// The greenlets in it.
   public var greenlets: [AnyGreenlet] { Array(members) }
 
@@ -81,7 +84,11 @@ public final class Pool {
     members.remove(greenlet)
     slots.release()
     if members.isEmpty { empty.set() }
+    onLeave?()
   }
+
+  /// Whether a greenlet is in it.
+  package func contains(_ greenlet: AnyGreenlet) -> Bool { members.contains(greenlet) }
 
   /// Waits until there is a free place; does not take it.
   ///
@@ -110,7 +117,7 @@ public final class Pool {
   /// - Parameters:
   ///   - error: What is thrown into them.
   ///   - waiting: Whether to wait until all have ended.
-  ///   - timeout: The longest wait.
+  ///   - timeout: The longest wait for all of them together; `nil` waits for ever.
   /// - Returns: Whether the pool is empty.
   /// - Throws: What is thrown into the caller while it waits. To a caller that is in the pool
   ///   itself, `error`, when the others have ended.
@@ -120,7 +127,8 @@ public final class Pool {
   public func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
-    let end = timeout.map { ContinuousClock.now + $0 }
+    let hub = Hub.current
+    let deadline = Deadline(after: timeout, on: hub)
     let me: AnyGreenlet? = waiting ? Greenlet.current : nil
     while members.contains(where: { $0 !== me }) {
       let victims = members.filter { $0 !== me }
@@ -128,8 +136,7 @@ public final class Pool {
       if !waiting { break }
       // Those that were there; newcomers are seen in the next round.
       for member in victims {
-        let left = end.map { max(.zero, ContinuousClock.now.duration(to: $0)) }
-        guard try member.join(timeout: left) else { return false }
+        guard try member.join(timeout: deadline.remaining(on: hub)) else { return false }
       }
     }
     if let me, members.contains(me) { throw error }

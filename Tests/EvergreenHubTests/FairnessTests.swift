@@ -128,9 +128,9 @@ struct FairnessTests {
     try await runGreen {
       let hub = Hub.current
       let other = spawn { try sleep(for: .milliseconds(2)) }
-      while !other.isReady { if hub.chargeIO() { try hub.giveTurn() } }
+      while !other.isReady { try hub.admitIO() }
       #expect(throws: Timeout.self) {
-        try withTimeout(.milliseconds(2)) { while true { if hub.chargeIO() { try hub.giveTurn() } } }
+        try withTimeout(.milliseconds(2)) { while true { try hub.admitIO() } }
       }
     }
   }

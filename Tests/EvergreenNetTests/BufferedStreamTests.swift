@@ -234,7 +234,92 @@ import Testing
     }
   }
 
+  /// Also where there is something in the buffer, which the first one needs.
+  @Test func aSecondReaderTakesNothingFromTheFirst() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      let stream = BufferedStream(one)
+      let first = spawn { try stream.readLine() }
+      try other.sendAll("be")
+      try idle()
+      #expect(stream.bufferedCount == 2)
+      #expect(throws: ConcurrentUse.self) { try stream.read(upTo: 1) }
+      #expect(throws: ConcurrentUse.self) { try stream.read(exactly: 1) }
+      #expect(throws: ConcurrentUse.self) { try stream.read(until: [0x62]) }
+      try other.sendAll("gin\n")
+      try #expect(first.get() == "begin")
+    }
+  }
+
+  @Test(arguments: sizes)
+  func theEndOfALineIsNotCountedByTheLimit(size: Int) async throws {
+    let content = Array("12345\r\n123456\r\n\r\n12345\r".utf8)
+    try await Self.reading(content, size: size, piece: 3) { stream in
+      try #expect(stream.readLine(limit: 5) == "12345")
+      #expect(throws: LimitExceeded.self) { try stream.readLine(limit: 5) }
+      try #expect(stream.readLine(limit: 6) == "123456")
+      try #expect(stream.readLine(limit: 0) == "")
+      try #expect(stream.readLine(limit: 5) == "12345")
+      try #expect(stream.readLine(limit: 5) == nil)
+    }
+  }
+
   // MARK: Writing
+
+  @Test func whatCouldNotBeSentInTimeIsSentLater() async throws {
+    try await runGreen {
+      let (one, other) = try narrowPair()
+      let stream = BufferedStream(one, bufferSize: 1000)
+      let content = pattern(300_000)
+      let error = socketError { try stream.writeAll(content, timeout: .milliseconds(5)) }
+      #expect(error?.isTimeout == true)
+      let sent = try #require(error?.bytesSent)
+      #expect(sent > 0 && stream.unsentCount == content.count - sent)
+      #expect(socketError { try stream.writeAll([1, 2], timeout: .zero) }?.bytesSent == 0)
+      // Killed in the midst.
+      let flusher = spawn { try stream.flush() }
+      try idle()
+      let reader = spawn { try receiveAll(other) }
+      try Greenlet.yield()
+      try flusher.kill()
+      try stream.flush()
+      #expect(stream.unsentCount == 0)
+      stream.close()
+      let received = try reader.get()
+      #expect(received == content + [1, 2])
+    }
+  }
+
+  @Test func whatIsWrittenDuringAFlushComesBehind() async throws {
+    try await runGreen {
+      let (one, other) = try narrowPair()
+      let stream = BufferedStream(one, bufferSize: 1000)
+      let content = pattern(100_000)
+      let first = spawn { try stream.writeAll(content) }
+      try idle()
+      try stream.writeAll([1])
+      #expect(throws: ConcurrentUse.self) { try stream.flush() }
+      #expect(stream.unsentCount == 1)
+      let reader = spawn { try receiveAll(other) }
+      try first.get()
+      try stream.flush()
+      stream.close()
+      let received = try reader.get()
+      #expect(received == content + [1])
+    }
+  }
+
+  @Test func whatABrokenConnectionCannotTakeIsDropped() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      let stream = BufferedStream(one, bufferSize: 10)
+      other.close()
+      for _ in 0..<3 {
+        #expect(socketError { try stream.writeAll(pattern(100)) }?.isPeerGone == true)
+        #expect(stream.unsentCount == 0)
+      }
+    }
+  }
 
   @Test func writingIsGatheredUntilThereIsEnough() async throws {
     try await runGreen {

@@ -9,6 +9,12 @@ import EvergreenTesting
 import Greenlets
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 @Suite(.timeLimit(.minutes(5))) struct DatagramServerTests {
   static let echo: @Sendable (DatagramServer, [UInt8], SocketAddress) throws -> Void = {
     server, bytes, sender in
@@ -157,6 +163,134 @@ import Testing
       try Self.client().send([1], to: server.address)
       try serving.get(timeout: .seconds(20))
       #expect(server.socket.isClosed)
+    }
+  }
+
+  /// Not even if it waits for ever, and it can still answer.
+  @Test func aHandlerThatStopsItsServerGoesOn() async throws {
+    try await runGreen {
+      let server = try DatagramServer("127.0.0.1:0") { server, _, sender in
+        try server.stop(timeout: nil)
+        try server.stop(timeout: .zero)
+        try server.send([9], to: sender)
+      }
+      let serving = spawn { try server.serveForever() }
+      try idle()
+      let client = try Self.client()
+      try client.send([1], to: server.address)
+      try #expect(client.receiveFrom().bytes == [9])
+      try serving.get(timeout: .seconds(20))
+      #expect(server.socket.isClosed)
+      // Without anybody who serves the socket is closed all the same.
+      let other = try DatagramServer("127.0.0.1:0") { server, _, _ in try server.stop(timeout: nil)
+      }
+      try other.start()
+      try client.send([1], to: other.address)
+      try wait { other.socket.isClosed }
+    }
+  }
+
+  @Test func whoKillsServeForeverStopsTheServer() async throws {
+    try await runGreen {
+      let server = try DatagramServer("127.0.0.1:0", Self.echo)
+      let serving = spawn { try server.serveForever() }
+      try idle()
+      try serving.kill()
+      #expect(server.socket.isClosed)
+    }
+  }
+
+  @Test func aSocketThatIsClosedEndsTheServer() async throws {
+    try await runGreen {
+      var reported: [String] = []
+      Hub.current.onError = { greenlet, _ in reported.append(greenlet.name) }
+      let server = try DatagramServer("127.0.0.1:0", Self.echo)
+      let serving = spawn { try server.serveForever() }
+      serving.name = "serving"
+      try idle()
+      server.socket.close()
+      let error = socketError { try serving.get(timeout: .seconds(20)) }
+      #expect(error?.isClosed == true)
+      #expect(reported == ["serving"])  // and not the receiver, too
+      #expect(socketError { try server.start() } == error)
+    }
+  }
+
+  @Test func theSocketsOwnTimeoutDoesNotEndTheServer() async throws {
+    try await runGreenInVirtualTime { _ in
+      let path = temporaryPath()
+      let server = try DatagramServer("unix:\(path)", Self.echo)
+      server.socket.timeout = .seconds(1)
+      try server.start()
+      try sleep(for: .seconds(60))
+      let client = try Socket(.unix, .datagram)
+      try client.bind(to: .unnamedUnix)
+      try client.send([5], to: server.address)
+      try #expect(client.receiveFrom(timeout: .seconds(10)).bytes == [5])
+      try server.stop()
+      #expect(!exists(path))
+    }
+  }
+
+  @Test(arguments: ["127.0.0.1", "::1", "localhost"])
+  func bindsToAHost(host: String) async throws {
+    try await runGreen {
+      let first = try SocketAddress.resolve(host, port: 0)[0]
+      let servers = [
+        try DatagramServer(host: host, port: 0, Self.echo), try DatagramServer(first, Self.echo),
+      ]
+      for server in servers {
+        #expect(server.address.with(port: 0) == first && server.address.port != 0)
+        try server.start()
+        let client = try Socket(first.family, .datagram)
+        try client.send([1], to: server.address)
+        try #expect(client.receiveFrom(timeout: .seconds(20)).bytes == [1])
+        try server.stop()
+      }
+    }
+  }
+
+  @Test func servesASocketThatIsBound() async throws {
+    try await runGreen {
+      let path = temporaryPath()
+      defer { removeFile(path) }
+      let socket = try Socket(.unix, .datagram)
+      try socket.bind(to: .unix(path: path))
+      let server = try DatagramServer(socket: socket, maxHandlers: nil, Self.echo)
+      try server.start()
+      let client = try Socket(.unix, .datagram)
+      try client.bind(to: .unnamedUnix)
+      try client.send([5], to: server.address)
+      try #expect(client.receiveFrom(timeout: .seconds(10)).bytes == [5])
+      try server.stop()
+      #expect(socket.isClosed && exists(path))
+    }
+  }
+
+  @Test func aSignalStopsGracefully() async {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        let finish = Event()
+        var begun = 0
+        let server = try DatagramServer("127.0.0.1:0") { server, bytes, sender in
+          begun += 1
+          try finish.wait()
+          try server.send(bytes, to: sender)
+        }
+        let serving = spawn { try server.serveForever(stoppingOn: [SIGTERM], timeout: nil) }
+        try idle()
+        let client = try Self.client()
+        try client.send([1], to: server.address)
+        try wait { begun == 1 }
+        kill(getpid(), SIGTERM)
+        try sleep(for: .milliseconds(20))
+        try client.send([2], to: server.address)  // too late
+        try idle()
+        try #require(!serving.isReady && begun == 1)
+        finish.set()
+        try serving.get(timeout: .seconds(30))
+        try #require(client.receiveFrom().bytes == [1])
+      }
     }
   }
 

@@ -129,6 +129,84 @@ import Testing
     }
   }
 
+  @Test func aConnectThatOnlyLooksTriesEachAddressOnce() async throws {
+    try await runGreen {
+      let holes = try (0..<2).map { _ in try BlackHole() }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let good = try listener.localAddress
+      let port = try #require(good.port)
+      let refusing = try Self.refusing()
+      // Known without asking anybody.
+      try #expect(
+        Socket.connect(host: "127.0.0.1", port: port, timeout: .zero).peerAddress == good)
+      for first in [holes[0].address, refusing] {
+        Hub.current.resolver = FakeResolver(answer: [first, good])
+        let client = try Socket.connect(host: "somewhere", port: 1, timeout: .zero)
+        try #expect(client.peerAddress == good)
+      }
+      Hub.current.resolver = FakeResolver(answer: holes.map(\.address))
+      let error = socketError {
+        _ = try Socket.connect(host: "somewhere", port: 1, timeout: .zero)
+      }
+      #expect(error?.isTimeout == true && error?.address == holes[0].address)
+      Hub.current.resolver = FakeResolver(answer: [refusing, holes[0].address])
+      #expect(
+        socketError { _ = try Socket.connect(host: "somewhere", port: 1, timeout: .zero) }?.errno
+          == .connectionRefused)
+      withExtendedLifetime((holes, listener)) {}
+    }
+  }
+
+  @Test func aConnectThatOnlyLooksDoesNotWaitForTheResolver() async throws {
+    try await runGreen {
+      Hub.current.resolver = SilentResolver()
+      let error = socketError {
+        _ = try Socket.connect(host: "localhost", port: 80, timeout: .zero)
+      }
+      #expect(error?.isTimeout == true)
+      #expect(error?.description == "connect localhost:80: Connection timed out")
+    }
+  }
+
+  @Test func theTimeOfSeveralAttemptsIsOne() async throws {
+    try await runGreen {
+      let holes = try (0..<2).map { _ in try BlackHole() }
+      let begin = ContinuousClock.now
+      let error = socketError {
+        _ = try Socket.connect(toAnyOf: holes.map(\.address), timeout: .milliseconds(50))
+      }
+      #expect(error?.isTimeout == true && error?.address == holes[0].address)
+      #expect(ContinuousClock.now - begin >= .milliseconds(50))
+      #expect(ContinuousClock.now - begin < .seconds(20))
+    }
+  }
+
+  /// One that is killed before it has begun never runs, and counts all the same.
+  @Test func attemptsThatNeverRanAreNotWaitedFor() async throws {
+    try await runGreen {
+      let addresses = try (0..<2).map { _ in try Self.refusing() }
+      let before = Hub.current.greenlets.count
+      let connecting = spawn {
+        try Socket.connect(toAnyOf: addresses, delay: .seconds(3600))
+      }
+      Hub.current.onError = { _, _ in }
+      let killer = spawn {
+        for _ in 0..<10 where !connecting.isReady {
+          for greenlet in Hub.current.greenlets
+          where greenlet !== connecting && greenlet !== Greenlet.current
+            && greenlet !== Hub.current.main
+          {
+            try greenlet.kill(waiting: false)
+          }
+          try Greenlet.yield()
+        }
+      }
+      #expect(throws: GreenletExit.self) { try connecting.get(timeout: .seconds(30)) }
+      try killer.join()
+      #expect(Hub.current.greenlets.count == before)
+    }
+  }
+
   @Test(arguments: 0..<6)
   func whoIsKilledWhileRacingLeavesNothing(stage: Int) async throws {
     try await runGreen {

@@ -118,9 +118,45 @@ import Darwin
         #expect(error.isNotFound || error.isTransient)
         #expect(error.subject == "no-such-host.invalid")
         #expect(error.description.hasPrefix("look up no-such-host.invalid: "))
+        #expect(error.description == "look up \(error.subject): \(error.reason)")
+        #expect(!error.reason.isEmpty && !error.reason.contains("no-such-host"))
       } else {
         #expect(error is Timeout)
       }
+    }
+  }
+
+  @Test func aNameWithABadByteIsNotCutShort() async throws {
+    try await runGreen {
+      let error = #expect(throws: ResolverError.self) {
+        try SocketAddress.resolve("localhost\0.example.com", port: 1)
+      }
+      #expect(error?.isNotFound == true)
+    }
+  }
+
+  @Test func aResolverThatKnowsNothingIsAnError() async throws {
+    try await runGreen {
+      Hub.current.resolver = FakeResolver(answer: [])
+      let error = #expect(throws: ResolverError.self) {
+        try Socket.connect(host: "somewhere", port: 1)
+      }
+      #expect(error?.isNotFound == true && error?.subject == "somewhere")
+    }
+  }
+
+  @Test func whoOnlyLooksGetsWhatIsKnownAlready() async throws {
+    try await runGreen {
+      Hub.current.resolver = SilentResolver()
+      #expect(throws: Timeout.self) {
+        try SocketAddress.resolve("localhost", port: 1, timeout: .zero)
+      }
+      #expect(throws: Timeout.self) {
+        try SocketAddress.loopbackIPv4(port: 1).lookUpName(timeout: .zero)
+      }
+      let answer = [SocketAddress.loopbackIPv4(port: 1)]
+      Hub.current.resolver = FakeResolver(answer: answer)
+      try #expect(SocketAddress.resolve("somewhere", port: 1, timeout: .zero) == answer)
     }
   }
 

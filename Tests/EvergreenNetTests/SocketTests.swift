@@ -168,6 +168,82 @@ import Testing
     }
   }
 
+  @Test(arguments: ["127.0.0.1:0", "[::1]:0", "unix:@"])
+  func connectThatOnlyLooksReachesAListenerOnThisMachine(over kind: String) async throws {
+    try await runGreen {
+      let place =
+        kind == "unix:@"
+        ? try SocketAddress.unix(abstract: temporaryPath()) : try .init(parsing: kind)
+      let listener = try Socket.listen(on: place)
+      for timeout in [Duration.zero, .seconds(-1)] {
+        let client = try Socket.connect(to: listener.localAddress, timeout: timeout)
+        let (server, _) = try listener.accept(timeout: .zero)
+        try client.sendAll([1])
+        try #expect(server.receive(upTo: 10, timeout: .seconds(10)) == [1])
+      }
+      #expect(socketError { _ = try listener.accept(timeout: .zero) }?.isTimeout == true)
+    }
+  }
+
+  @Test func connectThatOnlyLooksWaitsForNobody() async throws {
+    try await runGreenInVirtualTime { clock in
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let closed = try listener.localAddress
+      listener.close()
+      let refusal = socketError { _ = try Socket.connect(to: closed, timeout: .zero) }
+      #expect(refusal?.errno == .connectionRefused)
+      #expect(clock.elapsed == .zero)
+    }
+    try await runGreen {
+      let hole = try BlackHole()
+      let error = socketError { _ = try Socket.connect(to: hole.address, timeout: .zero) }
+      #expect(error?.isTimeout == true && error?.address == hole.address)
+    }
+  }
+
+  @Test func aConnectedSocketStaysWithItsPeer() async throws {
+    try await runGreen {
+      let listeners = try (0..<2).map { _ in try Socket.listen(on: .loopbackIPv4(port: 0)) }
+      let addresses = try listeners.map { try $0.localAddress }
+      let client = try Socket.connect(to: addresses[0])
+      let error = socketError { try client.connect(to: addresses[1]) }
+      #expect(error?.errno == .socketIsConnected)
+      #expect(error?.address == addresses[1])
+      try #expect(client.peerAddress == addresses[0])
+    }
+  }
+
+  @Test func errorsSayWhatWasBeingDone() async throws {
+    try await runGreen {
+      let socket = try Socket(.ipv4)
+      let noPeer = socketError { _ = try socket.peerAddress }
+      #expect(noPeer?.operation == .getPeerAddress)
+      #expect(noPeer?.errno == .socketNotConnected)
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let nobody = socketError { _ = try listener.accept(timeout: .zero) }
+      try #expect(nobody?.description == "accept \(listener.localAddress): Connection timed out")
+      #expect(nobody?.reason == "Connection timed out")
+      socket.close()
+      #expect(socketError { _ = try socket.localAddress }?.operation == .getLocalAddress)
+      #expect(socketError { _ = try socket.detach() }?.operation == .detach)
+    }
+  }
+
+  @Test func acceptedSocketsAreOfTheListenersKind() async throws {
+    try await runGreen {
+      let listener = try Socket(.unix, .sequencedPacket)
+      try listener.bind(to: .unnamedUnix)
+      try listener.listen()
+      let client = try Socket(.unix, .sequencedPacket)
+      try client.connect(to: listener.localAddress)
+      let (server, _) = try listener.accept()
+      for message in [[1], [], [2, 3]] as [[UInt8]] {
+        _ = try client.send(message)
+        try #expect(server.receive(upTo: 10, timeout: .zero) == message)  // not the end of a stream
+      }
+    }
+  }
+
   @Test func closingTheSocketEndsItsConnect() async throws {
     try await runGreen {
       let hole = try BlackHole()
@@ -447,6 +523,45 @@ import Testing
     }
     let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
     #expect(text.contains("belongs to the hub of another thread"))
+  }
+
+  /// It could not wake who waits.
+  @Test func anotherThreadMayNotCloseWhatIsWaitedOn() async throws {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
+      try await runGreenInChild {
+        let (one, other) = try Socket.pair()
+        nonisolated(unsafe) let socket = one
+        spawn { try socket.receive(upTo: 1) }
+        try idle()
+        try ThreadPool.run { socket.close() }
+        withExtendedLifetime(other) {}
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("belongs to the hub of another thread"))
+  }
+
+  @Test func connectionsAndLooksThatNeverWaitStarveNobody() async throws {
+    try await runGreen {
+      let listener = try Socket.listen(on: .unix(abstract: temporaryPath()), backlog: 1000)
+      let address = try listener.localAddress
+      var turns = 0
+      let other = spawn {
+        while true {
+          turns += 1
+          try Greenlet.yield()
+        }
+      }
+      var clients: [Socket] = []
+      for _ in 0..<300 { clients.append(try Socket.connect(to: address)) }
+      #expect(turns > 0)
+      turns = 0
+      for _ in 0..<300 { try #expect(listener.waitReadable()) }
+      #expect(turns > 0)
+      try other.kill()
+    }
   }
 
   @Test func aLoopCallbackCannotBlock() async throws {

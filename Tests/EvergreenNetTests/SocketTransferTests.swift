@@ -237,6 +237,74 @@ import Testing
     }
   }
 
+  @Test func sendFileNamesABadFileAndDoesNotBlameTheSocket() async throws {
+    try await runGreen {
+      let (client, server) = try tcpPair()
+      let peer = try client.peerAddress
+      let error = socketError { try client.sendFile(1_000_000, count: 10) }
+      #expect(error?.errno == .badFileDescriptor)
+      #expect(error?.isClosed == false)
+      #expect(
+        error?.description == "send file \(peer): file descriptor 1000000: Bad file descriptor")
+      let (reading, writing) = try pipeEnds()
+      defer {
+        closeRaw(reading)
+        closeRaw(writing)
+      }
+      // Open, but not to be read.
+      let unreadable = socketError { try client.sendFile(writing, count: 10) }
+      #expect(unreadable?.isClosed == false)
+      #expect(unreadable?.description.contains("file descriptor \(writing)") == true)
+      // A socket's own errors stay its own.
+      let file = try TemporaryFile(pattern(10))
+      client.close()
+      #expect(socketError { try client.sendFile(file.descriptor) }?.isClosed == true)
+      withExtendedLifetime(server) {}
+    }
+  }
+
+  @Test func whoCouldNotSendAllIsToldHowMuchWent() async throws {
+    try await runGreen {
+      let large = pattern(10_000_000)
+      let file = try TemporaryFile(large)
+      let calls: [(Socket) throws -> Void] = [
+        { try $0.sendAll(large, timeout: .zero) },
+        { try $0.sendAll(large, timeout: .milliseconds(5)) },
+        { try $0.sendAll(pieces: [[], [1], large], timeout: .milliseconds(5)) },
+        { try $0.sendFile(file.descriptor, timeout: .milliseconds(5)) },
+      ]
+      for call in calls {
+        let (one, other) = try Socket.pair()
+        let error = try #require(socketError { try call(one) })
+        #expect(error.isTimeout)
+        #expect(error.bytesSent > 0)
+        #expect(
+          error.description == "\(error.operation): \(error.reason), after \(error.bytesSent) bytes"
+        )
+        try #expect(drain(other) == error.bytesSent)
+        let (gone, far) = try Socket.pair()
+        far.close()
+        #expect(socketError { try call(gone) }?.bytesSent == 0)
+      }
+    }
+  }
+
+  @Test func aDatagramMayBeLargerThanAnyOfTheNetwork() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair(.datagram)
+      try one.set(.sendBufferSize, 400_000)
+      let large = pattern(100_000)
+      _ = try one.send(large)
+      let received = try other.receiveFrom(upTo: 200_000).bytes
+      #expect(received == large)
+      _ = try one.send(large)
+      let cut = try other.receiveFrom().bytes
+      #expect(cut == Array(large.prefix(65_536)))
+      try one.sendAll([])
+      try #expect(other.receiveFrom(upTo: 0).bytes == [])
+    }
+  }
+
   // MARK: Timeouts
 
   @Test func oneDeadlineCoversATrickle() async throws {

@@ -192,6 +192,21 @@ final class FakeResolver: Resolver {
   }
 }
 
+/// It never answers.
+final class SilentResolver: Resolver {
+  func addresses(of host: String, port: UInt16, family: SocketAddress.Family?) throws
+    -> [SocketAddress]
+  {
+    try sleep(for: .seconds(3600))
+    return []
+  }
+
+  func name(of address: SocketAddress) throws -> (host: String, service: String) {
+    try sleep(for: .seconds(3600))
+    return ("", "")
+  }
+}
+
 @Suite(.timeLimit(.minutes(5))) struct SocketWaitingTests {
   /// The same call works as if nothing had been.
   static func checkUndisturbed(_ waiting: Waiting, _ call: Call) throws {

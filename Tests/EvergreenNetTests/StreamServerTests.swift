@@ -10,6 +10,12 @@ import Greenlets
 import Synchronization
 import Testing
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 @Suite(.timeLimit(.minutes(5))) struct StreamServerTests {
   static let echo: @Sendable (Socket, SocketAddress) throws -> Void = { socket, _ in
     while let chunk = try socket.receive(upTo: 64 * 1024) { try socket.sendAll(chunk) }
@@ -225,7 +231,7 @@ import Testing
         let server = try StreamServer("127.0.0.1:0") { socket, _ in
           let command = try #require(try socket.receive(upTo: 1))
           if command == [1] { try #require(held.server).stop(timeout: .milliseconds(20)) }
-          try socket.sendAll("not reached")
+          try socket.sendAll("stopped")
         }
         held.server = server
         defer { held.server = nil }
@@ -236,15 +242,448 @@ import Testing
         let client = try Socket.connect(to: server.address)
         try client.sendAll([1])
         client.timeout = .seconds(30)
-        try #expect(receiveAll(client).isEmpty)
+        try #expect(receiveAll(client) == Array("stopped".utf8))
         try serving.get(timeout: .seconds(30))
-        try wait { server.connectionCount == 0 }
-        withExtendedLifetime(clients) {}
+        #expect(server.connectionCount == 0)
+        for client in clients { try #expect(receiveAll(client).isEmpty) }
       }
     }
   }
 
   private final class Held { var server: StreamServer? }
+
+  /// Not even if it waits for ever: the calling handler is not waited for.
+  @Test(arguments: [1, 2, 3])
+  func handlersThatStopTheirServerDoNotWaitForThemselves(stoppers: Int) async throws {
+    try await runGreen {
+      let held = Held()
+      let finish = Event()
+      let server = try StreamServer("127.0.0.1:0") { socket, _ in
+        if try socket.receive(upTo: 1) == [1] {
+          try #require(held.server).stop(timeout: nil)
+        } else {
+          try finish.wait()
+        }
+        try socket.sendAll("bye")
+      }
+      held.server = server
+      defer { held.server = nil }
+      let serving = spawn { try server.serveForever() }
+      try idle()
+      let other = try Socket.connect(to: server.address)
+      let clients = try (0..<stoppers).map { _ in try Socket.connect(to: server.address) }
+      try wait { server.connectionCount == stoppers + 1 }
+      try other.sendAll([2])
+      for client in clients { try client.sendAll([1]) }
+      try wait { !server.isAccepting }
+      try idle()
+      #expect(!serving.isReady && server.connectionCount == stoppers + 1)
+      finish.set()
+      for client in clients + [other] {
+        client.timeout = .seconds(30)
+        try #expect(receiveAll(client) == Array("bye".utf8))
+      }
+      try serving.get(timeout: .seconds(30))
+      #expect(server.connectionCount == 0)
+    }
+  }
+
+  @Test func serveForeverWaitsForTheHandlerThatStopsAsLongAsItSaid() async throws {
+    try await runGreenInVirtualTime { clock in
+      for takesLong in [false, true] {
+        let held = Held()
+        var wasKilled = false
+        let server = try StreamServer("unix:\(temporaryPath())") { socket, _ in
+          try #require(held.server).stop(timeout: .seconds(20))
+          do { try sleep(for: .seconds(takesLong ? 60 : 10)) } catch {
+            wasKilled = true
+            throw error
+          }
+        }
+        held.server = server
+        defer { held.server = nil }
+        let client = try Socket.connect(to: server.address)
+        let begin = clock.elapsed
+        try server.serveForever()
+        let time = clock.elapsed - begin
+        #expect(wasKilled == takesLong)
+        #expect(isAbout(time, .seconds(takesLong ? 20 : 10)))
+        #expect(server.connectionCount == 0)
+        withExtendedLifetime(client) {}
+      }
+    }
+  }
+
+  @Test func severalMayStopTheServerEachInItsTime() async throws {
+    try await runGreenInVirtualTime { clock in
+      let server = try StreamServer("unix:\(temporaryPath())") { _, _ in
+        try sleep(for: .seconds(3600))
+      }
+      try server.start()
+      let client = try Socket.connect(to: server.address)
+      try wait { server.connectionCount == 1 }
+      let patient = spawn { try server.stop(timeout: nil) }
+      let hasty = spawn { try server.stop(timeout: .seconds(5)) }
+      let lateOne = spawn(after: .seconds(2)) { try server.stop(timeout: .seconds(60)) }
+      let serving = spawn { try? server.serveForever() }
+      let begin = clock.elapsed
+      for stopper in [patient, hasty, lateOne] { try stopper.get() }
+      #expect(isAbout(clock.elapsed - begin, .seconds(5)))
+      #expect(server.connectionCount == 0)
+      try #expect(serving.join(timeout: .seconds(1)))
+      try server.stop(timeout: nil)
+      withExtendedLifetime(client) {}
+    }
+  }
+
+  /// Who is to stop it and is killed meanwhile has begun the stop all the same.
+  @Test func aStopThatIsInterruptedIsFinishedByServeForever() async throws {
+    try await runGreenInVirtualTime { clock in
+      let server = try StreamServer("unix:\(temporaryPath())") { _, _ in
+        try sleep(for: .seconds(3600))
+      }
+      let serving = spawn { try server.serveForever() }
+      try idle()
+      let client = try Socket.connect(to: server.address)
+      try wait { server.connectionCount == 1 }
+      let begin = clock.elapsed
+      #expect(throws: Timeout.self) {
+        try withTimeout(.seconds(1)) { try server.stop(timeout: .seconds(10)) }
+      }
+      try serving.get()
+      #expect(isAbout(clock.elapsed - begin, .seconds(11)))
+      #expect(server.connectionCount == 0)
+      withExtendedLifetime(client) {}
+    }
+  }
+
+  @Test func aServerIsStoppedBeforeItHasBegun() async throws {
+    try await runGreen {
+      let server = try StreamServer("127.0.0.1:0", Self.echo)
+      try server.start()
+      try server.stop(timeout: nil)  // before the acceptor has run
+      try waitUntilRefused(at: server.address)
+      let never = try StreamServer("127.0.0.1:0", Self.echo)
+      try never.stop(timeout: nil)
+      #expect(socketError { try never.start() }?.isClosed == true)
+      try never.stop(timeout: nil)
+    }
+  }
+
+  @Test func aHandlerThatRefusesToEndIsReportedAndLeft() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardErrorContent]
+    ) {
+      unsetenv("EVERGREEN_SERIAL_TESTS")
+      try await runGreenInVirtualTime { _ in
+        let release = Event()
+        let server = try StreamServer("unix:\(temporaryPath())") { _, _ in
+          do { try sleep(for: .seconds(3600)) } catch { try release.wait() }
+        }
+        try server.start()
+        let client = try Socket.connect(to: server.address)
+        try wait { server.connectionCount == 1 }
+        try server.stop(timeout: .zero)
+        #expect(server.connectionCount == 1)
+        release.set()
+        try wait { server.connectionCount == 0 }
+        withExtendedLifetime(client) {}
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("the server at unix:/tmp/"))
+    #expect(text.contains("has stopped, but these handlers were killed and go on: "))
+    #expect(text.split(separator: "\n").count == 1)
+  }
+
+  // MARK: Failures
+
+  static func failure(_ errno: Errno) -> SocketError { SocketError(.accept, errno) }
+
+  /// See accept(2).
+  @Test(arguments: [
+    Errno.connectionAbort, .protocolError, .networkDown, .networkUnreachable, .hostIsDown,
+    .noRouteToHost, .protocolNotAvailable,
+  ])
+  func whatBefallsAConnectionDoesNotEndTheAcceptor(errno: Errno) async throws {
+    try await runGreenInVirtualTime { clock in
+      Hub.current.onError = { _, error in Issue.record("reported: \(error)") }
+      let server = try StreamServer("unix:\(temporaryPath())", Self.echo)
+      let accept = server.accept
+      var failures = 0
+      server.accept = {
+        if failures < 50 {
+          failures += 1
+          throw Self.failure(errno)
+        }
+        return try accept()
+      }
+      try server.start()
+      try Self.ask(server, "hello")
+      #expect(failures == 50 && server.isAccepting)
+      #expect(clock.elapsed == .zero)  // no pause
+      try server.stop()
+    }
+  }
+
+  /// A firewall's, and what no manual tells.
+  @Test func whatItDoesNotKnowTheAcceptorTriesAgainLater() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardErrorContent]
+    ) {
+      unsetenv("EVERGREEN_SERIAL_TESTS")
+      try await runGreenInVirtualTime { clock in
+        let server = try StreamServer("unix:\(temporaryPath())", Self.echo)
+        let accept = server.accept
+        var failures = 0
+        server.accept = {
+          failures += 1
+          if failures <= 10 { throw Self.failure([.notPermitted, .timedOut][failures % 2]) }
+          return try accept()
+        }
+        try server.start()
+        try Self.ask(server, "hello")
+        // 10 ms, 20, 40 ... 640, then a second each.
+        #expect(isAbout(clock.elapsed, .milliseconds(4270)))
+        try server.stop()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("cannot accept at unix:/tmp/"))
+    #expect(text.contains(": Operation not permitted; trying again in 0.02 seconds"))
+    #expect(text.split(separator: "\n").count == 10)
+  }
+
+  /// The kernel says EINVAL then.
+  @Test func aListenerThatIsShutDownEndsTheServer() async throws {
+    try await runGreen {
+      var reported: [String] = []
+      Hub.current.onError = { greenlet, _ in reported.append(greenlet.name) }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let server = try StreamServer(listener: listener) { socket, _ in
+        try socket.sendAll("hello")
+        _ = try socket.receive(upTo: 1)
+      }
+      let serving = spawn { try server.serveForever() }
+      serving.name = "serving"
+      try idle()
+      let client = try Socket.connect(to: server.address)
+      try #expect(client.receive(exactly: 5) == Array("hello".utf8))
+      try listener.shutdown()
+      try wait { !server.isAccepting }
+      client.close()  // the open one was not cut off
+      let error = socketError { try serving.get(timeout: .seconds(30)) }
+      #expect(error?.errno == .invalidArgument)
+      #expect(reported == ["serving"])  // and not the acceptor, too
+      #expect(error?.description == "accept \(server.address): Invalid argument")
+      #expect(server.connectionCount == 0 && listener.isClosed)
+      #expect(socketError { try server.start() } == error)
+      #expect(socketError { try server.serveForever() } == error)
+      try server.stop()
+    }
+  }
+
+  @Test func withoutServeForeverTheEndIsReported() async throws {
+    try await runGreen {
+      var reported: [any Error] = []
+      Hub.current.onError = { _, error in reported.append(error) }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let server = try StreamServer(listener: listener, Self.echo)
+      try server.start()
+      try idle()
+      #expect(server.isAccepting)
+      listener.close()  // by somebody else than the server
+      try idle()
+      #expect(!server.isAccepting)
+      #expect(reported.count == 1 && (reported.first as? SocketError)?.isClosed == true)
+      #expect(socketError { try server.serveForever() }?.isClosed == true)
+    }
+  }
+
+  /// Something else has got the number of the descriptor.
+  @Test func aNumberThatIsNoSocketAnyMoreEndsTheServer() async throws {
+    try await runGreen {
+      let server = try StreamServer("127.0.0.1:0", Self.echo)
+      let accept = server.accept
+      server.accept = { throw Self.failure(.notSocket) }
+      #expect(socketError { try server.serveForever() }?.errno == .notSocket)
+      #expect(!server.isAccepting)
+      #expect(socketError { _ = try accept() }?.isClosed == true)
+    }
+  }
+
+  @Test func aListenersOwnTimeoutDoesNotEndTheServer() async throws {
+    try await runGreenInVirtualTime { _ in
+      let listener = try Socket.listen(on: .unix(abstract: temporaryPath()))
+      listener.timeout = .seconds(1)
+      let server = try StreamServer(listener: listener, Self.echo)
+      try server.start()
+      try sleep(for: .seconds(60))
+      try Self.ask(server, "still there")
+      try server.stop()
+    }
+  }
+
+  @Test func aSocketThatDoesNotListenIsRefused() async throws {
+    try await runGreen {
+      let socket = try Socket(.ipv4)
+      try socket.bind(to: .loopbackIPv4(port: 0))
+      let error = socketError { _ = try StreamServer(listener: socket, Self.echo) }
+      try #expect(
+        error?.description == "accept \(socket.localAddress): the socket does not listen")
+      #expect(!socket.isClosed)
+    }
+  }
+
+  /// That the client goes away is no error, but a broken connection to somebody else is.
+  @Test func anotherPeersResetIsReported() async throws {
+    try await runGreen {
+      var reported: [any Error] = []
+      Hub.current.onError = { _, error in reported.append(error) }
+      let upstream = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let server = try StreamServer("127.0.0.1:0") { _, _ in
+        let socket = try Socket.connect(to: upstream.localAddress)
+        _ = try socket.receive(upTo: 1)
+      }
+      try server.start()
+      let client = try Socket.connect(to: server.address)
+      let (far, _) = try upstream.accept(timeout: .seconds(30))
+      try far.set(.linger, .zero)
+      far.close()
+      try #expect(client.receive(upTo: 1, timeout: .seconds(30)) == nil)
+      #expect(reported.count == 1)
+      #expect((reported.first as? SocketError)?.errno == .connectionReset)
+      try server.stop()
+    }
+  }
+
+  // MARK: Signals
+
+  @Test(arguments: [SIGINT, SIGTERM])
+  func aSignalStopsGracefully(signal: Int32) async {
+    await #expect(processExitsWith: .success) { [signal] in
+      try await runGreenInChild {
+        let finish = Event()
+        var isReady = false
+        let server = try StreamServer("127.0.0.1:0") { socket, _ in
+          try finish.wait()
+          try socket.sendAll("the end")
+        }
+        let serving = spawn {
+          try server.serveForever(stoppingOn: [SIGINT, SIGTERM, SIGINT], timeout: nil) {
+            isReady = true
+            try #require(server.isAccepting)
+          }
+        }
+        try idle()
+        try #require(isReady)
+        let client = try Socket.connect(to: server.address)
+        try wait { server.connectionCount == 1 }
+        kill(getpid(), signal)
+        try wait { !server.isAccepting }
+        try waitUntilRefused(at: server.address)
+        try sleep(for: .milliseconds(20))
+        try #require(!serving.isReady && server.connectionCount == 1)
+        finish.set()
+        try serving.get(timeout: .seconds(30))
+        try #require(receiveAll(client) == Array("the end".utf8))
+      }
+    }
+  }
+
+  @Test func afterASignalThoseThatTakeTooLongAreKilled() async {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        var cleaned = false
+        let server = try StreamServer("127.0.0.1:0") { socket, _ in
+          defer { cleaned = true }
+          _ = try socket.receive(upTo: 1)
+        }
+        let serving = spawn {
+          try server.serveForever(stoppingOn: [SIGTERM], timeout: .milliseconds(50))
+        }
+        try idle()
+        let client = try Socket.connect(to: server.address)
+        try wait { server.connectionCount == 1 }
+        let begin = ContinuousClock.now
+        kill(getpid(), SIGTERM)
+        try serving.get(timeout: .seconds(30))
+        try #require(ContinuousClock.now - begin >= .milliseconds(50))
+        try #require(cleaned && server.connectionCount == 0)
+        try #require(client.receive(upTo: 1) == nil)
+      }
+    }
+  }
+
+  /// Also if a handler does not want to end.
+  @Test func aSecondSignalEndsTheWait() async {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        let release = Event()
+        var killed = 0
+        let server = try StreamServer("127.0.0.1:0") { _, _ in
+          do { try sleep(for: .seconds(3600)) } catch {
+            killed += 1
+            try release.wait()
+          }
+        }
+        let serving = spawn {
+          try server.serveForever(stoppingOn: [SIGTERM, SIGINT], timeout: nil)
+        }
+        try idle()
+        let client = try Socket.connect(to: server.address)
+        try wait { server.connectionCount == 1 }
+        kill(getpid(), SIGTERM)
+        try wait { !server.isAccepting }
+        try idle()
+        try #require(!serving.isReady && killed == 0)
+        kill(getpid(), SIGINT)
+        try serving.get(timeout: .seconds(3))
+        try wait { killed == 1 }
+        release.set()
+        try wait { server.connectionCount == 0 }
+        withExtendedLifetime(client) {}
+      }
+    }
+  }
+
+  @Test func afterwardsTheSignalsDoWhatTheyDidBefore() async {
+    await #expect(processExitsWith: .signal(SIGTERM)) {
+      try await runGreenInChild {
+        let server = try StreamServer("127.0.0.1:0", Self.echo)
+        spawn { try server.stop() }
+        try server.serveForever(stoppingOn: [SIGTERM])
+        kill(getpid(), SIGTERM)
+        try sleep(for: .seconds(30))
+      }
+    }
+  }
+
+  @Test func aSignalThatCannotBeHeardStartsNothing() async {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        let server = try StreamServer("127.0.0.1:0", Self.echo)
+        #expect(throws: LoopError.self) {
+          try server.serveForever(stoppingOn: [SIGTERM, SIGKILL])
+        }
+        try #require(!server.isAccepting)
+        // And no handler is left: this is a deadlock, nobody can wake it.
+        #expect(throws: LoopExit.self) { try Event().wait() }
+      }
+    }
+  }
+
+  @Test func whatWhenReadyThrowsStopsTheServer() async throws {
+    struct Failure: Error {}
+    try await runGreen {
+      let server = try StreamServer("127.0.0.1:0", Self.echo)
+      #expect(throws: Failure.self) {
+        try server.serveForever(stoppingOn: []) { throw Failure() }
+      }
+      #expect(!server.isAccepting)
+      try waitUntilRefused(at: server.address)
+    }
+  }
 
   @Test func aServerThatNobodyHoldsServesOn() async throws {
     try await runGreen {
@@ -268,6 +707,34 @@ import Testing
   }
 
   // MARK: Addresses
+
+  @Test(arguments: ["127.0.0.1", "::1", "localhost", ""])
+  func listensAtAHost(host: String) async throws {
+    try await runGreen {
+      let server = try StreamServer(host: host, port: 0, Self.echo)
+      let first = try SocketAddress.resolve(host, port: 0)[0]
+      #expect(server.address.with(port: 0) == first)
+      #expect(server.address.port != 0)
+      try server.start()
+      let client = try Socket.connect(
+        host: host.isEmpty ? "127.0.0.1" : host, port: #require(server.address.port))
+      try client.sendAll([1])
+      try #expect(client.receive(upTo: 10, timeout: .seconds(30)) == [1])
+      try server.stop()
+    }
+  }
+
+  @Test func aHostThatIsUnknownIsTheResolversError() async throws {
+    try await runGreen {
+      Hub.current.resolver = FakeResolver(answer: [])
+      #expect(throws: ResolverError.self) {
+        _ = try StreamServer(host: "nowhere", port: 0, Self.echo)
+      }
+      #expect(throws: ResolverError.self) {
+        _ = try DatagramServer(host: "nowhere", port: 0) { _, _, _ in }
+      }
+    }
+  }
 
   @Test func anAddressInUseIsNamed() async throws {
     try await runGreen {
@@ -303,6 +770,36 @@ import Testing
         socketError { _ = try StreamServer("unix:\(path)", Self.echo) }?.errno == .addressInUse)
       #expect(exists(path))
       try server.stop()
+      #expect(!exists(path))
+    }
+  }
+
+  /// A successor's socket is in the same place, as after a restart without a gap.
+  @Test func aPathThatBelongsToAnotherServerStays() async throws {
+    try await runGreen {
+      let path = temporaryPath()
+      let old = try StreamServer("unix:\(path)", Self.echo)
+      try old.start()
+      removeFile(path)
+      let new = try StreamServer("unix:\(path)", Self.echo)
+      try new.start()
+      try old.stop()
+      try Self.ask(new, "hello")
+      try new.stop()
+      #expect(!exists(path))
+    }
+  }
+
+  @Test func onlyWhoMadeThePathRemovesIt() async throws {
+    try await runGreen {
+      let path = temporaryPath()
+      let listener = try Socket.listen(on: .unix(path: path))
+      let server = try StreamServer(listener: listener, Self.echo)
+      try server.start()
+      try server.stop()
+      #expect(exists(path) && listener.isClosed)
+      removeFile(path)
+      do { _ = try StreamServer("unix:\(path)", Self.echo) }  // never started
       #expect(!exists(path))
     }
   }

@@ -184,3 +184,8 @@ func waitUntilRefused(at address: SocketAddress) throws {
 func wait(until condition: () throws -> Bool) throws {
   while try !condition() { try sleep(for: .milliseconds(1)) }
 }
+
+/// Whether so much virtual time has passed, and hardly more.
+func isAbout(_ time: Duration, _ expected: Duration) -> Bool {
+  time >= expected && time < expected + .milliseconds(20)
+}

@@ -192,6 +192,25 @@ import Testing
     }
   }
 
+  @Test func killCountsTheTimeOfItsHub() async throws {
+    try await runGreenInVirtualTime { clock in
+      let pool = Pool()
+      for seconds in [40, 80, 120] {
+        try pool.spawn {
+          do { try sleep(for: .seconds(3600)) } catch { try sleep(for: .seconds(seconds)) }
+        }
+      }
+      try idle()
+      let begin = clock.elapsed
+      try #expect(!pool.kill(timeout: .seconds(60)))
+      let time = clock.elapsed - begin
+      #expect(time >= .seconds(60) && time < .seconds(61))
+      #expect(pool.count == 2)
+      try #expect(!pool.kill(timeout: .zero))
+      try #expect(pool.join())
+    }
+  }
+
   /// As a handler does that stops its own server.
   @Test func aMemberThatKillsThePoolEndsItselfToo() async throws {
     for others in [0, 1, 5] {

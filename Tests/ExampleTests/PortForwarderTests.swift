@@ -74,6 +74,8 @@ import Testing
     try await runGreen {
       try withForwarder { forwarder, upstream in
         let (client, server) = try connectPair(forwarder, upstream)
+        try client.sendAll("connected")
+        #expect(try server.receive(text: "connected") == "connected")
         let (breaks, stays) = side == "client" ? (client, server) : (server, client)
         try breaks.set(.linger, .seconds(0))
         breaks.close()
@@ -111,7 +113,6 @@ import Testing
         halfServer.close()
         #expect(try halfClient.receiveAll() == Array("late answer".utf8))
 
-        forwarder.send(SIGTERM)  // told twice, it still waits for the one that is left
         // Longer than the second that a server is patient unless it is told otherwise.
         #expect(try !client.waitReadable(timeout: .milliseconds(1500)))
         try client.shutdown(.write)
@@ -121,6 +122,23 @@ import Testing
         #expect(forwarder.ending == nil)
         server.close()
         #expect(try forwarder.waitForEnd() == .exit(0))
+        #expect(forwarder.errorLines == [])
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(2)))
+  func toldTwiceItEndsAtOnce() async throws {
+    try await runGreen {
+      try withForwarder { forwarder, upstream in
+        let (client, server) = try connectPair(forwarder, upstream)
+        forwarder.send(SIGTERM)
+        spawn { while let probe = try? upstream.accept() { probe.socket.close() } }
+        try waitUntilRefused(forwarder)
+        try client.sendAll("still here")
+        #expect(try server.receive(text: "still here") == "still here")
+        #expect(try forwarder.end(by: SIGINT) == .exit(0))
+        #expect(try client.receive(upTo: 1) == nil)
         #expect(forwarder.errorLines == [])
       }
     }
