@@ -38,7 +38,7 @@ extension Socket {
         UnsafeMutableRawBufferPointer(rebasing: room[..<count]), deadline)
       lastReceived = received
       if received == 0, shortReadsDrain { return nil }
-      return copy(of: room[..<received])
+      return [UInt8](UnsafeRawBufferPointer(rebasing: room[..<received]))
     }
     let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       filled = try receiveRaw(UnsafeMutableRawBufferPointer(buffer), deadline)
@@ -250,7 +250,7 @@ extension Socket {
     let bytes: [UInt8]
     if count <= room.count {
       let received = try receive(into: .init(rebasing: room[..<count]))
-      bytes = copy(of: room[..<received])
+      bytes = [UInt8](UnsafeRawBufferPointer(rebasing: room[..<received]))
     } else {
       // A Unix socket's datagrams may be larger than any of the network.
       bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
@@ -353,15 +353,6 @@ let noSignal = Int32(MSG_NOSIGNAL)
 #else
 let noSignal: Int32 = 0x80000  // MSG_NOSIGNAL, macOS 14
 #endif
-
-private func copy(of bytes: Slice<UnsafeMutableRawBufferPointer>) -> [UInt8] {
-  [UInt8](unsafeUninitializedCapacity: bytes.count) { buffer, filled in
-    filled = bytes.count
-    if filled > 0 {
-      memcpy(buffer.baseAddress!, bytes.base.baseAddress! + bytes.startIndex, filled)
-    }
-  }
-}
 
 private func systemSend(_ s: Int32, _ p: UnsafeRawPointer?, _ n: Int, _ flags: Int32) -> Int {
   send(s, p, n, flags)
