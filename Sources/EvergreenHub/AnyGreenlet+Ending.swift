@@ -130,7 +130,8 @@ public func killAll(
 ///   - timeout: The longest wait for all of them together; `nil` waits for ever.
 ///   - count: How many to wait for; `nil` for all.
 ///   - raisingErrors: Whether to throw the error of the first that fails, first in time.
-/// - Returns: Those that have ended, in the order in which they did.
+/// - Returns: Those that have ended: first those that had before the call, in the order given, then
+///   the others in the order in which they did.
 /// - Throws: What is thrown into the caller; with `raisingErrors`, a greenlet's error.
 ///
 /// > Switch point: Yes, unless enough have ended already.

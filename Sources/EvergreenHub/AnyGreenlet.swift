@@ -61,6 +61,8 @@ public class AnyGreenlet: CustomStringConvertible {
   /// What few greenlets have.
   final class Extras {
     var due = DueErrors()
+    /// The type of what was thrown into it last.
+    var thrownType: (any Error.Type)?
     var links: [Link] = []
     var linksAreRunning = false
     var locals: [UInt64: Any] = [:]
@@ -273,7 +275,24 @@ public class AnyGreenlet: CustomStringConvertible {
     return body(&extras.due)
   }
 
-  final func takeDueError() -> any Error { withDueErrors { $0.take() } }
+  final func takeDueError() -> any Error {
+    let error = withDueErrors { $0.take() }
+    ownExtras.thrownType = type(of: error)
+    return error
+  }
+
+  /// Throws again, at the next switch point, what was thrown into this greenlet and reached code
+  /// that cannot throw. An error of that code's own is left alone, and so is the timeout of a block
+  /// that is over.
+  final func postpone(_ error: any Error) {
+    guard let extras, extras.thrownType == type(of: error) else { return }
+    extras.thrownType = nil
+    if let timeout = error as? Timeout {
+      if !timeout.isOver { withDueErrors { $0.append(timeout) } }
+    } else {
+      withDueErrors { $0.kill(with: error) }
+    }
+  }
 
   /// The context that is parked on its behalf, its own or that of a raw greenlet.
   final var waiting: UnsafeMutablePointer<evg_context>? {

@@ -68,7 +68,9 @@ public final class Greenlet<Success>: AnyGreenlet {
     of type: T.Type, isBoxed: Bool = false, _ use: (UnsafeMutablePointer<T>) -> R
   ) -> R {
     if isBoxed { return use(UnsafeMutablePointer(bitPattern: slot.0)!) }
-    return withUnsafeMutableBytes(of: &slot) { use($0.baseAddress!.assumingMemoryBound(to: T.self)) }
+    return withUnsafeMutableBytes(of: &slot) {
+      use($0.baseAddress!.assumingMemoryBound(to: T.self))
+    }
   }
 
   @inlinable

@@ -9,7 +9,7 @@ extension Hub {
   ///
   /// Greenlets that wait for what can never happen do not count.
   ///
-  /// - Parameter timeout: The longest wait; `nil` waits for ever.
+  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
   /// - Returns: Whether nothing is left; `false` if `timeout` ran out first.
   /// - Throws: What is thrown into the caller while it waits.
   ///
@@ -19,6 +19,11 @@ extension Hub {
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
     let deadline = Deadline(after: timeout, on: self)
+    if deadline.isNow {
+      checkIsCurrent()
+      try checkForDueError()
+      return isOutOfWork
+    }
     if timeout != nil { ownTimers += 1 }
     defer { if timeout != nil { ownTimers -= 1 } }
     return try wait(

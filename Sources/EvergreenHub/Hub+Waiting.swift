@@ -55,6 +55,12 @@ extension Hub {
       delist: { owner.waiters.remove($0) })
   }
 
+  /// Throws what is due in the caller.
+  func checkForDueError() throws {
+    let context = evg_current().unsafelyUnwrapped
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
+  }
+
   /// What the quick look at a switch point found: throws an error that is due.
   ///
   /// - Throws: ``BlockingInHub`` on the hub's own stack.

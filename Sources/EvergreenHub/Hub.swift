@@ -132,6 +132,9 @@ public final class Hub {
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
+    evg_thread_self().pointee.postpone = { error in
+      AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self))
+    }
     evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
     return hub
   }
@@ -208,17 +211,21 @@ public final class Hub {
     budget = max(1, min(Hub.mostRuns, Int32(clamping: Hub.longestSlice / each)))
   }
 
+  private var mayBeWoken: Bool { externalWakers > 0 || mail.isHeld }
+
+  /// Nobody is ready, and nothing can come.
+  var isOutOfWork: Bool {
+    evg_thread_self().pointee.ready_head == nil && loop.referenceCount <= ownTimers
+      && !mayBeWoken && !mail.hasMail
+  }
+
   private func pollForWork() {
     if !idlers.isEmpty {
       loop.poll(wait: false)
       if evg_thread_self().pointee.ready_head == nil { idlers.signalFirst() }
       return
     }
-    let mayBeWoken = externalWakers > 0 || mail.isHeld
-    if loop.referenceCount <= ownTimers && !mayBeWoken && !mail.hasMail {
-      nothingLeft()
-      return
-    }
+    if isOutOfWork { return nothingLeft() }
     trimStacks()
     loop.holdOpen(mayBeWoken)
     watchdog?.isWaiting.store(true, ordering: .relaxed)
@@ -296,10 +303,20 @@ public final class Hub {
     Unmanaged.passUnretained(self).release()
   }
 
-  /// A greenlet that swallows its kill and blocks again is killed again, a hundred times at most.
+  /// Kills all, and lets them clean up, for a second at most if that blocks. Whoever swallows the
+  /// kill and waits for what cannot come, or for longer, is killed again, a hundred times at most.
   private func unwindAll() {
+    let others = { self.greenletsWithContexts.filter { $0 !== self.main } }
+    let victims = others()
+    for victim in victims { victim.interruptForEnd() }
+    let deadline = Deadline(after: .seconds(1), on: self)
+    ownTimers += 1  // so that a wait for ever is found out
+    for victim in victims {
+      do { _ = try victim.join(until: deadline) } catch { break }
+    }
+    ownTimers -= 1
     for _ in 0..<100 {
-      let victims = greenletsWithContexts.filter { $0 !== main }
+      let victims = others()
       if victims.isEmpty { return }
       for victim in victims { victim.interruptForEnd() }
       try? Greenlet.yield()

@@ -73,9 +73,12 @@ extension AnyGreenlet {
     extras.linksAreRunning = true
     spawn { [self] in
       while !extras.links.isEmpty {
-        let link = extras.links.removeFirst()
-        let runner = spawn { if !link.isTakenBack { try link.call(self) } }
-        runner.name = "link of \(name)"
+        let links = extras.links
+        extras.links = []
+        for link in links {
+          let runner = spawn { if !link.isTakenBack { try link.call(self) } }
+          runner.name = "link of \(name)"
+        }
       }
       extras.linksAreRunning = false
     }

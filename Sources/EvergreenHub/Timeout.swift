@@ -26,6 +26,8 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   private var greenlet: AnyGreenlet?
   private weak var hub: Hub?
   private var timer: UnsafeMutablePointer<evg_timer>?
+  /// The block that it belonged to has ended.
+  var isOver = false
   /// Nothing else need hold a timeout that is running.
   private var selfWhilePending: Timeout?
 
@@ -88,6 +90,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
       if let timer { hub.stop(timer) }
     }
     selfWhilePending = nil
+    isOver = true
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
   }

@@ -35,6 +35,7 @@ struct TimeoutScope: ~Copyable {
       hub.stop(record.timer)
       if let timeout = record.pointee.fired {
         fired = timeout
+        timeout.isOver = true
         record.pointee.fired = nil
         record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
           greenlet.withDueErrors { $0.remove(timeout) }

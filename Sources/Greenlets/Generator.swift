@@ -1,6 +1,8 @@
 // Evergreen: generators, sequences whose body is written as a loop that hands out values.
 // SPDX-License-Identifier: MIT
 
+import CGreenlet
+
 /// A sequence made by a body that yields its elements one by one, from any depth of calls.
 ///
 /// ```swift
@@ -56,8 +58,42 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
   }
 
   /// The next element, or `nil` when the body has ended.
+  ///
+  /// It cannot throw. If a kill or the timeout of an enclosing block hit the body while it blocked,
+  /// the body ends, and the caller gets the error at its own next switch point.
+  ///
+  /// - Precondition: No other greenlet, nor the body itself, is asking already.
   public func next() -> Element? {
-    if greenlet.isDead || slot.consumer != nil { return nil }
+    if let consumer = slot.consumer { fatal(alreadyRunning(for: consumer)) }
+    if let element = advance() { return element }
+    if let error = slot.error, let postpone = evg_thread_self().pointee.postpone {
+      withUnsafePointer(to: error) { postpone($0) }
+    }
+    return nil
+  }
+
+  /// The next element, or `nil` when the body has ended.
+  ///
+  /// - Throws: What the body threw, once; ``SwitchError`` if another greenlet, or the body itself,
+  ///   is asking already.
+  public func nextOrThrow() throws -> Element? {
+    if let consumer = slot.consumer { throw SwitchError(alreadyRunning(for: consumer)) }
+    if let element = advance() { return element }
+    if let error = slot.error {
+      slot.error = nil
+      throw error
+    }
+    return nil
+  }
+
+  private func alreadyRunning(for consumer: RawGreenlet) -> String {
+    consumer === RawGreenlet.current || greenlet === RawGreenlet.current
+      ? "the body of a generator asks it for an element, which would be for ever"
+      : "a generator is asked for an element while its body still runs for another greenlet"
+  }
+
+  private func advance() -> Element? {
+    if greenlet.isDead { return nil }
     let consumer = RawGreenlet.current
     slot.consumer = consumer
     greenlet.core.parent = consumer
@@ -73,17 +109,5 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
     let element = slot.element
     slot.element = nil
     return element
-  }
-
-  /// The next element, or `nil` when the body has ended.
-  ///
-  /// - Throws: What the body threw, once.
-  public func nextOrThrow() throws -> Element? {
-    if let element = next() { return element }
-    if let error = slot.error {
-      slot.error = nil
-      throw error
-    }
-    return nil
   }
 }

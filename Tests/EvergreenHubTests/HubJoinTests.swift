@@ -111,4 +111,20 @@ struct HubJoinTests {
       #expect(clock.elapsed == .seconds(2))
     }
   }
+
+  @Test func aLookSaysWhetherAnythingIsLeft() async throws {
+    try await runGreen {
+      let hub = Hub.current
+      try #expect(hub.join(timeout: .zero))
+      let event = Box(false)
+      let sleeper = spawn { try sleep(for: .seconds(1000)) }
+      let waiter = spawn { while !event.value { try Greenlet.yield() } }
+      try #expect(!hub.join(timeout: .zero))
+      event.value = true
+      try waiter.join()
+      try #expect(!hub.join(timeout: .zero))  // the sleeper's timer
+      try sleeper.kill()
+      try #expect(hub.join(timeout: .zero))
+    }
+  }
 }

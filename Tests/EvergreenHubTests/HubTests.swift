@@ -175,6 +175,21 @@ struct HubTests {
     #expect(log.entries == ["child", "parent"])
   }
 
+  @Test func theEndDoesNotInterruptACleanUpThatBlocks() async throws {
+    let log = SharedLog()
+    try await runGreen {
+      spawn {
+        defer {
+          for _ in 0..<3 { #expect(throws: Never.self) { try sleep(for: .milliseconds(2)) } }
+          log.add("clean")
+        }
+        try sleep(for: .seconds(3600))
+      }
+      try Greenlet.yield()
+    }
+    #expect(log.entries == ["clean"])
+  }
+
   @Test func theEndFindsOnesWithAHandlerOfErrors() async throws {
     let log = SharedLog()
     try await runGreen {

@@ -448,12 +448,56 @@ import Testing
         log("went on")
       }
       try sleep(for: .seconds(1))
-      withKnownIssue("a for loop over a generator swallows the kill: next() cannot throw") {
-        try #expect(greenlet.kill())
-        #expect(log.lines == ["1", "body", "consumer"])
-        #expect(greenlet.error is GreenletExit)
-        #expect(clock.elapsed == .seconds(1))
+      try #expect(greenlet.kill())
+      #expect(log.lines == ["1", "body", "consumer"])
+      #expect(greenlet.error is GreenletExit)
+      #expect(clock.elapsed == .seconds(1))
+    }
+  }
+
+  @Test func theTimeoutOfABlockEndsALoopAndThenTheBlock() async throws {
+    try await runGreenInVirtualTime { clock in
+      let log = Log()
+      let generator = Generator<Int> { yield in
+        try yield(1)
+        try sleep(for: .seconds(1000))
       }
+      #expect(throws: Timeout.self) {
+        try withTimeout(.seconds(2)) {
+          for n in generator { log("\(n)") }
+          log("after the loop")
+          try sleep(for: .seconds(1000))
+          log("went on")
+        }
+      }
+      #expect(log.lines == ["1", "after the loop"])
+      #expect(clock.elapsed == .seconds(2))
+      try sleep(for: .seconds(1))  // nothing is left of it
+    }
+  }
+
+  @Test func anErrorOfTheBodyItselfDoesNotReachTheConsumerLater() async throws {
+    try await runGreenInVirtualTime { _ in
+      let generator = Generator<Int> { yield in
+        try yield(1)
+        try withTimeout(.seconds(1)) { try sleep(for: .seconds(1000)) }
+      }
+      #expect(Array(generator) == [1])
+      #expect(generator.error is Timeout)
+      try sleep(for: .seconds(1))
+    }
+  }
+
+  @Test func aSecondGreenletIsRefusedWhileTheBodyBlocksForTheFirst() async throws {
+    try await runGreenInVirtualTime { _ in
+      let generator = Generator<Int> { yield in
+        try sleep(for: .seconds(1))
+        try yield(1)
+      }
+      let first = spawn { try generator.nextOrThrow() }
+      try Greenlet.yield()
+      #expect(throws: SwitchError.self) { try generator.nextOrThrow() }
+      try #expect(first.get() == 1)
     }
   }
 
