@@ -11,15 +11,6 @@
 
 volatile uint32_t evg_forks = 0;
 
-// libev stops a timer without repeat when it expires, before it calls back.
-void evg_timer_fired(struct ev_loop *raw, ev_timer *watcher, int revents) {
-  (void)raw, (void)revents;
-  evg_timer *timer = (evg_timer *)watcher;
-  timer->armed = false;
-  ((evg_loop *)watcher->data)->references -= 1;
-  timer->fire(timer);
-}
-
 void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
   (void)raw;
   evg_io *io = (evg_io *)watcher;
@@ -43,6 +34,7 @@ void evg_loop_open(evg_loop *loop, struct ev_loop *raw) {
   memset(loop, 0, sizeof *loop);
   loop->raw = raw;
   loop->forks = evg_forks;
+  evg_timers_open(&loop->timers);
   ev_set_userdata(raw, loop);
   ev_async_init(&loop->wakeup, woken);
   ev_async_start(raw, &loop->wakeup);

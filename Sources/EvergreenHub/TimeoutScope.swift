@@ -76,9 +76,8 @@ extension Hub {
     let record = UnsafeMutablePointer<TimeoutRecord>.allocate(capacity: 1)
     record.initialize(
       to: TimeoutRecord(
-        timer: evg_timer(
-          watcher: ev_timer(), fire: timeoutFired, context: UnsafeMutableRawPointer(record),
-          deadline: 0, armed: false), greenlet: .passUnretained(main), duration: .zero))
+        timer: evg_timer_make(timeoutFired, record), greenlet: .passUnretained(main),
+        duration: .zero))
     return record
   }
 

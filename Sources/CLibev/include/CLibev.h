@@ -6,6 +6,7 @@
 //
 // 1. `evg_timer` and `evg_io` are plain structs. The hub puts them in the stack frame of the
 //    parked greenlet; starting one allocates nothing, counts no reference and calls no closure.
+//    Timers are kept in wheels of our own (timers.c), descriptor watches are libev's.
 // 2. A timer is one-shot: it is stopped before `fire` is called. A descriptor watch stays active
 //    until it is stopped, and fires in each pass in which the descriptor is ready: who waits stops
 //    it when it runs. Were it stopped at once and started anew some passes later, the kernel would
@@ -41,6 +42,25 @@
 
 // MARK: The loop
 
+/// A place in a list of timers.
+typedef struct evg_timer_node {
+  struct evg_timer_node * _Nonnull next;
+  struct evg_timer_node * _Nonnull previous;
+} evg_timer_node;
+
+enum { EVG_LEVELS = 6, EVG_SLOTS = 64 };
+
+/// The timers of a loop; see timers.c.
+typedef struct evg_timers {
+  uint64_t position;  // in ticks
+  uint64_t count;
+  uint64_t alarm_at;  // when libev's timer rings; UINT64_MAX: it does not run
+  ev_timer alarm;
+  evg_timer_node due, far;
+  uint64_t occupied[EVG_LEVELS];
+  evg_timer_node slots[EVG_LEVELS][EVG_SLOTS];
+} evg_timers;
+
 /// What a `Loop` owns: libev's loop, and what libev does not tell about it.
 typedef struct evg_loop {
   /// NULL once the loop has been destroyed.
@@ -53,6 +73,7 @@ typedef struct evg_loop {
   bool held;
   /// Wakes a waiting poll from other threads and from signal handlers.
   ev_async wakeup;
+  evg_timers timers;
 } evg_loop;
 
 /// Incremented in the child by each fork(2). Only read it here.
@@ -133,7 +154,7 @@ EVG_INLINE double evg_seconds(uint64_t nanoseconds) {
 
 /// A one-shot timer. Make it with `evg_timer_init`, or set `fire` and `armed = false`.
 typedef struct evg_timer {
-  ev_timer watcher;
+  evg_timer_node node;
   void (* _Nonnull fire)(struct evg_timer * _Nonnull);
   void * _Nullable context;
   /// CLOCK_MONOTONIC nanoseconds.
@@ -152,8 +173,13 @@ typedef struct evg_io {
   bool rests;
 } evg_io;
 
-void evg_timer_fired(struct ev_loop * _Nonnull, ev_timer * _Nonnull, int);
 void evg_io_fired(struct ev_loop * _Nonnull, ev_io * _Nonnull, int);
+
+EVG_INLINE evg_timer evg_timer_make(
+    void (* _Nonnull fire)(evg_timer * _Nonnull), void * _Nullable context) {
+  evg_timer timer = {.fire = fire, .context = context};
+  return timer;
+}
 
 EVG_INLINE void evg_timer_init(
     evg_timer * _Nonnull timer, void (* _Nonnull fire)(evg_timer * _Nonnull),
@@ -163,30 +189,21 @@ EVG_INLINE void evg_timer_init(
   timer->armed = false;
 }
 
-/// Re-arms an armed timer. Whatever its watcher held before is overwritten.
-EVG_INLINE void evg_timer_start(
-    evg_loop * _Nonnull loop, evg_timer * _Nonnull timer, uint64_t deadline) {
-  struct ev_loop *raw = loop->raw;
-  if (timer->armed) ev_timer_stop(raw, &timer->watcher);
-  else loop->references += 1;
-  // The relative time may be negative: such a timer fires in the next pass.
-  double after = evg_seconds(deadline) - evg_monotonic_seconds(raw);
-  ev_timer_init(&timer->watcher, evg_timer_fired, after, 0.);
-  // Below the descriptor watches: what is ready in the same pass beats the clock.
-  ev_set_priority(&timer->watcher, -1);
-  timer->watcher.data = loop;
-  timer->deadline = deadline;
-  timer->armed = true;
-  ev_timer_start(raw, &timer->watcher);
-}
+void evg_timers_open(evg_timers * _Nonnull timers);
 
-/// Also where the timer has expired and its trampoline is pending. No-op when not armed.
+/// Re-arms an armed timer.
+void evg_timer_start(evg_loop * _Nonnull loop, evg_timer * _Nonnull timer, uint64_t deadline);
+
+/// No-op when not armed. Libev is not told: at worst it rings once for nothing.
 EVG_INLINE void evg_timer_stop(evg_loop * _Nonnull loop, evg_timer * _Nonnull timer) {
   if (!timer->armed) return;
   timer->armed = false;
   if (__builtin_expect(!loop->raw, 0)) return;
+  timer->node.previous->next = timer->node.next;
+  timer->node.next->previous = timer->node.previous;
+  loop->timers.count -= 1;
   loop->references -= 1;
-  ev_timer_stop(loop->raw, &timer->watcher);
+  ev_unref(loop->raw);
 }
 
 /// `events` is EV_READ, EV_WRITE or both.
