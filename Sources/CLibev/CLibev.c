@@ -45,6 +45,7 @@ void evg_loop_close(evg_loop *loop) {
   struct ev_loop *raw = loop->raw;
   if (!raw) return;
   evg_hold(loop, false);
+  evg_timers_close(&loop->timers);
   ev_ref(raw);
   ev_async_stop(raw, &loop->wakeup);
   loop->raw = NULL;

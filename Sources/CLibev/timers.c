@@ -60,6 +60,22 @@ void evg_timers_open(evg_timers *timers) {
   timers->alarm_at = NEVER;
 }
 
+static void disarm_all(evg_timer_node *list) {
+  while (!is_empty(list)) {
+    evg_timer *timer = timer_of(list->next);
+    unlink_node(&timer->node);
+    timer->armed = false;
+  }
+}
+
+void evg_timers_close(evg_timers *timers) {
+  for (int level = 0; level < EVG_LEVELS; level++) {
+    for (int slot = 0; slot < EVG_SLOTS; slot++) disarm_all(&timers->slots[level][slot]);
+  }
+  disarm_all(&timers->due);
+  disarm_all(&timers->far);
+}
+
 /// Behind those with the same deadline.
 static void insert_due(evg_timers *timers, evg_timer *timer) {
   evg_timer_node *place = &timers->due;

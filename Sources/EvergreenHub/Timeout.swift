@@ -23,13 +23,11 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   public let duration: Duration?
   private let substitute: (any Error)?
   /// `nil` once it is over: the greenlet may hold the timeout, as its error.
-  private var greenlet: AnyGreenlet?
-  private weak var hub: Hub?
-  private var timer: UnsafeMutablePointer<evg_timer>?
+  @exclusivity(unchecked) private var greenlet: AnyGreenlet?
+  /// Linked into the loop while it is armed: an object does not move.
+  @exclusivity(unchecked) private var timer = evg_timer_make(timeoutFired, nil)
   /// The block that it belonged to has ended.
-  var isOver = false
-  /// Nothing else need hold a timeout that is running.
-  private var selfWhilePending: Timeout?
+  @exclusivity(unchecked) var isOver = false
 
   init(of duration: Duration?) {
     self.duration = duration
@@ -42,8 +40,6 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     self.greenlet = greenlet
     substitute = error
   }
-
-  deinit { timer?.deallocate() }
 
   /// Starts a timeout for the calling greenlet, where no block fits.
   ///
@@ -66,33 +62,37 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     guard let duration else { return Timeout(of: nil) }
     let greenlet = Greenlet.current
     let timeout = Timeout(of: duration, in: greenlet, throwing: error)
-    let timer = UnsafeMutablePointer<evg_timer>.allocate(capacity: 1)
-    timeout.timer = timer
-    timeout.selfWhilePending = timeout
-    evg_timer_init(
-      timer,
-      { Unmanaged<Timeout>.fromOpaque($0.pointee.context!).takeUnretainedValue().fire() },
-      Unmanaged.passUnretained(timeout).toOpaque())
-    let hub = greenlet.hub
-    timeout.hub = hub
-    hub.start(timer, at: hub.deadline(after: duration))
+    // Nothing else need hold a timeout that is running.
+    timeout.timer.context = Unmanaged.passRetained(timeout).toOpaque()
+    greenlet.withHub { $0.start(timeout.timerAddress, at: $0.deadline(after: duration)) }
     return timeout
   }
 
+  private var timerAddress: UnsafeMutablePointer<evg_timer> {
+    withUnsafeMutablePointer(to: &timer) { $0 }
+  }
+
   /// Whether it runs: neither fired nor cancelled.
-  public var isPending: Bool { timer?.pointee.armed ?? false }
+  public var isPending: Bool { timer.armed }
 
   /// Stops it. One that has fired but has not been thrown yet is taken back.
   public func cancel() {
     guard let greenlet else { return }
-    if let hub {
-      hub.checkIsCurrent()
-      if let timer { hub.stop(timer) }
+    if timer.armed {
+      greenlet.checkIsOnItsHub()
+      greenlet.withHub { $0.stop(timerAddress) }
     }
-    selfWhilePending = nil
+    letGo()
     isOver = true
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
+  }
+
+  /// Gives up the reference that a running timeout has to itself.
+  private func letGo() {
+    guard let me = timer.context else { return }
+    timer.context = nil
+    Unmanaged<Timeout>.fromOpaque(me).release()
   }
 
   /// What the greenlet is to see now.
@@ -101,16 +101,20 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     return substitute ?? self
   }
 
-  private func fire() {
-    let me = self  // the reference below may be the last
-    me.selfWhilePending = nil
-    guard let greenlet, !greenlet.isReady else { return me.greenlet = nil }
-    greenlet.interrupt(with: me)
+  fileprivate func fire() {
+    letGo()
+    guard let greenlet, !greenlet.isReady else { return self.greenlet = nil }
+    greenlet.interrupt(with: self)
   }
 
   public var description: String {
     duration.map { "timed out after \($0)" } ?? "timed out"
   }
+}
+
+private let timeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+  let timeout = Unmanaged<Timeout>.fromOpaque(timer.pointee.context!).takeUnretainedValue()
+  withExtendedLifetime(timeout) { timeout.fire() }
 }
 
 /// Runs `body`, and throws a timeout into it when `duration` has passed.

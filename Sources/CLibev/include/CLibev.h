@@ -191,6 +191,9 @@ EVG_INLINE void evg_timer_init(
 
 void evg_timers_open(evg_timers * _Nonnull timers);
 
+/// Stops all.
+void evg_timers_close(evg_timers * _Nonnull timers);
+
 /// Re-arms an armed timer.
 void evg_timer_start(evg_loop * _Nonnull loop, evg_timer * _Nonnull timer, uint64_t deadline);
 
