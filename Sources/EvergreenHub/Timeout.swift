@@ -26,8 +26,10 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   private var greenlet: AnyGreenlet?
   private weak var hub: Hub?
   private var timer: UnsafeMutablePointer<evg_timer>?
-  /// Nothing else need hold a timeout that is running.
-  private var selfWhilePending: Timeout?
+  // The hub's list of those that run, which holds them: nothing else need.
+  private var isListed = false
+  private var next: Unmanaged<Timeout>?
+  private var previous: Unmanaged<Timeout>?
 
   init(of duration: Duration?) {
     self.duration = duration
@@ -66,15 +68,46 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     let timeout = Timeout(of: duration, in: greenlet, throwing: error)
     let timer = UnsafeMutablePointer<evg_timer>.allocate(capacity: 1)
     timeout.timer = timer
-    timeout.selfWhilePending = timeout
     evg_timer_init(
       timer,
       { Unmanaged<Timeout>.fromOpaque($0.pointee.context!).takeUnretainedValue().fire() },
       Unmanaged.passUnretained(timeout).toOpaque())
     let hub = greenlet.hub
     timeout.hub = hub
+    timeout.enlist(on: hub)
     hub.start(timer, at: hub.deadline(after: duration))
     return timeout
+  }
+
+  private func enlist(on hub: Hub) {
+    isListed = true
+    next = hub.firstTimeout
+    next?._withUnsafeGuaranteedRef { $0.previous = .passUnretained(self) }
+    hub.firstTimeout = .passRetained(self)
+  }
+
+  /// Gives up what may be the last reference.
+  private func delist() {
+    guard isListed else { return }
+    isListed = false
+    if let previous {
+      previous._withUnsafeGuaranteedRef { $0.next = next }
+    } else {
+      hub?.firstTimeout = next
+    }
+    next?._withUnsafeGuaranteedRef { $0.previous = previous }
+    next = nil
+    previous = nil
+    Unmanaged.passUnretained(self).release()
+  }
+
+  /// Stops the timeouts of all greenlets but one.
+  static func stopAll(on hub: Hub, butOf greenlet: AnyGreenlet?) {
+    var timeout = hub.firstTimeout?.takeUnretainedValue()
+    while let one = timeout {
+      timeout = one.next?.takeUnretainedValue()
+      if one.greenlet !== greenlet { one.cancel() }
+    }
   }
 
   /// Whether it runs: neither fired nor cancelled.
@@ -87,7 +120,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
       hub.checkIsCurrent()
       if let timer { hub.stop(timer) }
     }
-    selfWhilePending = nil
+    withExtendedLifetime(self) { delist() }
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
   }
@@ -99,8 +132,8 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   }
 
   private func fire() {
-    let me = self  // the reference below may be the last
-    me.selfWhilePending = nil
+    let me = self  // the list's reference may be the last
+    me.delist()
     guard let greenlet, !greenlet.isReady else { return me.greenlet = nil }
     greenlet.interrupt(with: me)
   }

@@ -58,6 +58,8 @@ struct TimeoutRecord {
   var duration: Duration
   var fired: Timeout?
   var next: UnsafeMutablePointer<TimeoutRecord>?
+  /// The one made before it, whether lent or not.
+  let older: UnsafeMutablePointer<TimeoutRecord>?
 }
 
 extension UnsafeMutablePointer<TimeoutRecord> {
@@ -77,7 +79,9 @@ extension Hub {
       to: TimeoutRecord(
         timer: evg_timer(
           watcher: ev_timer(), fire: timeoutFired, context: UnsafeMutableRawPointer(record),
-          deadline: 0, armed: false), greenlet: .passUnretained(main), duration: .zero))
+          deadline: 0, armed: false), greenlet: .passUnretained(main), duration: .zero,
+        older: newestTimeoutRecord))
+    newestTimeoutRecord = record
     return record
   }
 
@@ -91,6 +95,20 @@ extension Hub {
       freeTimeoutRecords = record.pointee.next
       record.deinitialize(count: 1)
       record.deallocate()
+    }
+  }
+}
+
+extension Hub {
+  /// Stops the timeouts of the blocks of all greenlets but one.
+  func stopTimeoutRecords(butOf greenlet: AnyGreenlet?) {
+    var record = newestTimeoutRecord
+    while let one = record {
+      let isKept = greenlet.map {
+        one.pointee.greenlet.toOpaque() == Unmanaged.passUnretained($0).toOpaque()
+      }
+      if one.pointee.timer.armed, isKept != true { stop(one.timer) }
+      record = one.pointee.older
     }
   }
 }

@@ -140,13 +140,6 @@ func fail(_ why: String) -> Never {
 @inline(never)
 func opaque<T>(_ value: T) -> T { value }
 
-enum Sanitizer {
-  private static func has(_ symbol: String) -> Bool { dlsym(nil, symbol) != nil }
-  static var address: Bool { has("__asan_init") }
-  static var thread: Bool { has("__tsan_init") }
-  static var any: Bool { address || thread }
-}
-
 /// What an exit test wrote to standard error.
 func errorText(of result: ExitTest.Result?) -> String {
   String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
