@@ -89,8 +89,7 @@ private final class Target: Sendable {
 
   func send() {
     address.withLock { address in
-      guard let address, evg_loop_is_here(address.loop) else { return }
-      ev_async_send(address.loop.pointee.raw, address.watcher)
+      if let address { evg_send(address.loop, address.watcher) }
     }
   }
 }

@@ -20,6 +20,7 @@ import CGreenlet
 import CLibev
 import CLocks
 import Greenlets
+import Locks
 
 #if canImport(Glibc)
 import Glibc
@@ -107,11 +108,8 @@ extension AnyGreenlet {
 }
 
 /// In the child of a fork: keeps for ever what is the parent's, because its end might do something.
-package func abandon<Value>(_ value: Value) {
-  _ = Unmanaged.passRetained(Abandoned(value))
+package func abandon(_ value: Any) {
+  abandoned.withLock { $0.append(value) }
 }
 
-private final class Abandoned<Value> {
-  let value: Value
-  init(_ value: Value) { self.value = value }
-}
+private let abandoned = Lock<[Any]>([])

@@ -92,6 +92,16 @@ EVG_INLINE void evg_interrupt(evg_loop * _Nonnull loop) {
   ev_async_send(loop->raw, &loop->wakeup);
 }
 
+/// From any thread, while the loop is open: makes an active watcher fire. Nothing happens in a child
+/// where the loop's thread is not.
+EVG_INLINE void evg_send(evg_loop * _Nonnull loop, ev_async * _Nonnull watcher) {
+  if (evg_loop_is_here(loop)) ev_async_send(loop->raw, watcher);
+}
+
+/// Counts an active watcher that libev counts by itself. Not done in Swift, where to change one
+/// member is to write to the whole: other threads read `raw` and `forks` meanwhile.
+EVG_INLINE void evg_count(evg_loop * _Nonnull loop, int64_t change) { loop->references += change; }
+
 EVG_INLINE void evg_ref(evg_loop * _Nonnull loop) {
   loop->references += 1;
   ev_ref(loop->raw);
