@@ -24,6 +24,7 @@ func example(_ name: String) -> Target {
     // The floors too: what an umbrella re-exports is not seen to change.
     dependencies: [
       "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
+      "Locks",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ],
     path: "Examples/\(name)", swiftSettings: strict)
@@ -41,20 +42,25 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
   targets: [
+    .target(name: "CLocks"),
     .target(name: "CGreenlet"),
-    .target(name: "CLibev", linkerSettings: [.linkedLibrary("ev")]),
+    .target(name: "CLibev", dependencies: ["CLocks"], linkerSettings: [.linkedLibrary("ev")]),
     .target(name: "CSockets"),
-    floor("Greenlets", on: "CGreenlet"),
-    floor("EventLoop", on: "CLibev"),
-    floor("EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev"),
-    floor("EvergreenSync", on: "EvergreenHub", "Greenlets", "CGreenlet"),
+    floor("Locks", on: "CLocks"),
+    floor("Greenlets", on: "CGreenlet", "Locks"),
+    floor("EventLoop", on: "CLibev", "CLocks", "Locks"),
+    floor(
+      "EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev", "CLocks", "Locks"),
+    floor("EvergreenSync", on: "EvergreenHub", "Greenlets", "CGreenlet", "CLocks", "Locks"),
     floor(
       "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
-      "Greenlets"),
+      "Greenlets", "Locks"),
     floor(
-      "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets"),
+      "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
+      "Locks"),
     floor(
-      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev"),
+      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev",
+      "Locks"),
 
     example("chat-server"),
     example("echo-client"),
@@ -64,17 +70,18 @@ let package = Package(
     example("resolve-many"),
     example("udp-echo"),
 
-    tests(of: "Greenlets", "CGreenlet", "EvergreenHub"),
-    tests(of: "EventLoop", "CLibev"),
-    tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets"),
-    tests(of: "EvergreenSync", "EvergreenHub", "Greenlets"),
-    tests(of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets"),
+    tests(of: "Locks"),
+    tests(of: "Greenlets", "CGreenlet", "EvergreenHub", "Locks"),
+    tests(of: "EventLoop", "CLibev", "Locks"),
+    tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "Locks"),
+    tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "Locks"),
+    tests(of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets", "Locks"),
     .testTarget(
       name: "ExampleTests",
       dependencies: [
         "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
         "resolve-many", "udp-echo", "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub",
-        "EventLoop", "EvergreenTesting",
+        "EventLoop", "Locks", "EvergreenTesting",
       ], swiftSettings: strict),
   ],
   swiftLanguageModes: [.v6]

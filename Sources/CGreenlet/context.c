@@ -147,27 +147,31 @@ static void thread_ends(void *unused) {
   evg_detach();
 }
 
-/// In the child of a fork only the greenlet that forked goes on, and the hub. The stacks of the
-/// others stay as they are: what lies on them is the parent's business.
-static void keep_forking_context(void) {
+static bool goes_on(const evg_context *context) {
+  const evg_thread *self = &evg_self;
+  if (context == self->current || context == self->hub) return true;
+  if (context->is_raw) return context->state == EVG_SUSPENDED;
+  return self->current->owner && context->owner == self->current->owner;
+}
+
+void evg_lose_others(void) {
   evg_thread *self = &evg_self;
-  if (!self->current) return;
   self->ready_head = self->ready_tail = NULL;
   self->ready_count = 0;
-  if (self->current != &self->main) self->main.state = EVG_LOST;
+  if (!goes_on(&self->main)) self->main.state = EVG_LOST;
   for (chunk *c = chunks; c; c = c->next) {
     for (int i = 0; i < CHUNK; i++) {
       evg_context *context = &c->contexts[i];
-      if (context->state != EVG_FREE && context != self->current && context != self->hub) {
-        context->state = EVG_LOST;
-      }
+      if (context->state == EVG_FREE || context->state == EVG_LOST || goes_on(context)) continue;
+      context->state = EVG_LOST;
+      self->live--;
+      if (context->stack_low && !context->lacks_stack) self->stacks_in_use--;
     }
   }
 }
 
 static void prepare_process(void) {
   pthread_key_create(&exit_key, thread_ends);
-  pthread_atfork(NULL, NULL, keep_forking_context);
 }
 
 void evg_attach(bool swaps_words) {
@@ -367,7 +371,7 @@ static void context_main(void *argument) {
   errno = 0;
   for (;;) {
     context->entry(context);  // all its frames are gone now; nothing is retained by a dead stack
-    evg_context *next = EVG_UNLIKELY(context->is_followed) ? context->successor
+    evg_context *next = EVG_UNLIKELY(context->is_followed) ? context->sequel
                         // The reserve must be free before another one may need it.
                         : context->lacks_stack ? home(self) : take_next(self);
     if (next->stack_pointer != NULL || next->stack_size != context->stack_size ||

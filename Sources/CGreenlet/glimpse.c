@@ -54,8 +54,16 @@ static void on_question(int signal) {
   errno = error;
 }
 
+/// In the child of a fork nobody asks any more.
+static void forget_questions(void) {
+  pthread_mutex_init(&lock, NULL);
+  sem_init(&answered, 0, 0);
+  given = wanted;
+}
+
 static void prepare(void) {
   sem_init(&answered, 0, 0);
+  pthread_atfork(NULL, NULL, forget_questions);
   struct sigaction action = {0}, old;
   action.sa_handler = on_question;
   action.sa_flags = SA_RESTART | SA_ONSTACK;

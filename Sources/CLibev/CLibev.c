@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-volatile uint32_t evg_forks = 0;
+// The open loops; the lock guards the list.
+static evg_lock loops_lock;
+static evg_loop *loops;
 
 void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
   (void)raw;
@@ -33,17 +35,28 @@ static void woken(struct ev_loop *raw, ev_async *watcher, int revents) {
 void evg_loop_open(evg_loop *loop, struct ev_loop *raw) {
   memset(loop, 0, sizeof *loop);
   loop->raw = raw;
-  loop->forks = evg_forks;
+  loop->forks = evg_forks();
+  loop->thread = pthread_self();
   evg_timers_open(&loop->timers);
   ev_set_userdata(raw, loop);
   ev_async_init(&loop->wakeup, woken);
   ev_async_start(raw, &loop->wakeup);
   ev_unref(raw);
+  evg_lock_take(&loops_lock);
+  loop->next = loops;
+  if (loops) loops->previous = loop;
+  loops = loop;
+  evg_lock_give(&loops_lock);
 }
 
 void evg_loop_close(evg_loop *loop) {
   struct ev_loop *raw = loop->raw;
   if (!raw) return;
+  evg_lock_take(&loops_lock);
+  if (loop->previous) loop->previous->next = loop->next;
+  else loops = loop->next;
+  if (loop->next) loop->next->previous = loop->previous;
+  evg_lock_give(&loops_lock);
   evg_hold(loop, false);
   evg_timers_close(&loop->timers);
   ev_ref(raw);
@@ -54,11 +67,16 @@ void evg_loop_close(evg_loop *loop) {
 }
 
 void evg_loop_forked(evg_loop *loop) {
-  loop->forks = evg_forks;
+  loop->forks = evg_forks();
   ev_loop_fork(loop->raw);
 }
 
-static void forked(void) { evg_forks += 1; }
+/// In the child: the loops of the thread that forked go on, and are known at once to be here.
+static void forked(void) {
+  for (evg_loop *loop = loops; loop; loop = loop->next) {
+    if (pthread_equal(loop->thread, pthread_self())) evg_loop_forked(loop);
+  }
+}
 
 // libev calls this where it can only try again (epoll_wait on a closed descriptor, for ever).
 static void system_error(const char *message) {
@@ -71,7 +89,8 @@ static void system_error(const char *message) {
 }
 
 static void prepare(void) {
-  pthread_atfork(NULL, NULL, forked);
+  evg_lock_init(&loops_lock);
+  evg_on_fork(forked);
   ev_set_syserr_cb(system_error);
 }
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
-import Synchronization
+import Locks
 
 /// Calls back on the loop's thread after any thread has called ``Sender/send()``.
 ///
@@ -21,8 +21,8 @@ public final class AsyncWatcher: Watcher {
   public struct Sender: Sendable {
     fileprivate let target = Target()
 
-    /// Has the callback called soon. Does nothing while the watcher is inactive, or when it or its
-    /// loop are gone.
+    /// Has the callback called soon. Does nothing while the watcher is inactive, when it or its loop
+    /// are gone, or in the child of a fork that another thread than the loop's made.
     ///
     /// Takes a lock for a moment, so it is not for signal handlers.
     public func send() {
@@ -58,7 +58,7 @@ public final class AsyncWatcher: Watcher {
 
   override func startRaw(_ loop: OpaquePointer) {
     ev_async_start(loop, async)
-    sender.target.open(loop, async)
+    sender.target.open(core.state, async)
   }
 
   override func stopRaw(_ loop: OpaquePointer) {
@@ -71,29 +71,25 @@ public final class AsyncWatcher: Watcher {
 
 /// Where a send goes. The lock is what lets senders live longer than watcher and loop.
 private final class Target: Sendable {
-  private struct State {
-    var loop: UInt = 0
-    var watcher: UInt = 0
-  }
+  private typealias Address = (
+    loop: UnsafeMutablePointer<evg_loop>, watcher: UnsafeMutablePointer<ev_async>
+  )
 
-  private let state = Mutex(State())
+  private let address = Lock<Address?>(nil)
 
-  func open(_ loop: OpaquePointer, _ watcher: UnsafeMutablePointer<ev_async>) {
-    // As numbers, because pointers do not cross into the lock's closure.
-    let (loop, watcher) = (UInt(bitPattern: loop), UInt(bitPattern: watcher))
-    state.withLock { $0 = State(loop: loop, watcher: watcher) }
+  func open(
+    _ loop: UnsafeMutablePointer<evg_loop>, _ watcher: UnsafeMutablePointer<ev_async>
+  ) {
+    address.withLock { $0 = (loop, watcher) }
   }
 
   func close() {
-    state.withLock { $0 = State() }
+    address.withLock { $0 = nil }
   }
 
   func send() {
-    state.withLock { state in
-      guard let loop = OpaquePointer(bitPattern: state.loop),
-        let watcher = UnsafeMutablePointer<ev_async>(bitPattern: state.watcher)
-      else { return }
-      ev_async_send(loop, watcher)
+    address.withLock { address in
+      if let address { evg_send(address.loop, address.watcher) }
     }
   }
 }

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
-import Synchronization
+import CLocks
+import Locks
 
 #if canImport(Glibc)
 import Glibc
@@ -13,13 +14,22 @@ import Darwin
 /// A process has one disposition per signal, and libev one loop for it: watching a signal on two
 /// loops at once fails its assertion. This table comes first. It also guards the default loop,
 /// which owns `SIGCHLD`.
+///
+/// In the child of a fork the signals of other threads' loops get their default action again:
+/// nobody is there who could answer them.
 enum ProcessSignals {
+  private struct Entry {
+    let owner: UInt
+    let loop: UnsafeMutablePointer<evg_loop>?
+    var watchers: [UnsafeMutablePointer<ev_signal>] = []
+  }
+
   private struct Table {
-    var owners: [Int32: (owner: UInt, watchers: Int)] = [:]
+    var entries: [Int32: Entry] = [:]
     var hasDefaultLoop = false
   }
 
-  private static let table = Mutex(Table())
+  private static let table = Lock(Table())
   private static let defaultOwner: UInt = 1
 
   private static func owner(_ core: LoopCore) -> UInt {
@@ -42,26 +52,44 @@ enum ProcessSignals {
     }
   }
 
-  static func claim(_ signal: Int32, for core: LoopCore) throws(LoopError) {
+  static func claim(
+    _ signal: Int32, for core: LoopCore, _ watcher: UnsafeMutablePointer<ev_signal>
+  ) throws(LoopError) {
     let owner = owner(core)
     let claimed = table.withLock { table in
-      guard let entry = table.owners[signal] else {
-        table.owners[signal] = (owner, 1)
-        return true
-      }
+      var entry = table.entries[signal] ?? Entry(owner: owner, loop: core.state)
       guard entry.owner == owner else { return false }
-      table.owners[signal] = (owner, entry.watchers + 1)
+      entry.watchers.append(watcher)
+      table.entries[signal] = entry
       return true
     }
     if !claimed {
       throw LoopError(.signalTaken, "\(named(signal)) is watched by another loop already")
     }
+    evg_on_fork { ProcessSignals.forked() }
   }
 
-  static func release(_ signal: Int32) {
+  static func release(_ signal: Int32, _ watcher: UnsafeMutablePointer<ev_signal>) {
     table.withLock { table in
-      guard let entry = table.owners[signal] else { return }
-      table.owners[signal] = entry.watchers > 1 ? (entry.owner, entry.watchers - 1) : nil
+      guard var entry = table.entries[signal] else { return }
+      entry.watchers.removeAll { $0 == watcher }
+      table.entries[signal] =
+        entry.watchers.isEmpty && !isOfDefaultLoop(signal, table) ? nil : entry
+    }
+  }
+
+  /// The default loop owns `SIGCHLD` without a watcher of ours.
+  private static func isOfDefaultLoop(_ signal: Int32, _ table: Table) -> Bool {
+    signal == SIGCHLD && table.hasDefaultLoop
+  }
+
+  private static func forked() {
+    table.withLock { table in
+      for (signal, entry) in table.entries {
+        guard let loop = entry.loop, !evg_loop_is_here(loop) else { continue }
+        for watcher in entry.watchers { ev_signal_stop(loop.pointee.raw, watcher) }
+        table.entries[signal] = nil
+      }
     }
   }
 
@@ -70,13 +98,13 @@ enum ProcessSignals {
       if table.hasDefaultLoop {
         return LoopError(.defaultLoopTaken, "the default loop exists already; a process has one")
       }
-      if table.owners[SIGCHLD] != nil {
+      if table.entries[SIGCHLD] != nil {
         return LoopError(
           .signalTaken,
           "the default loop needs \(named(SIGCHLD)), which is watched by another loop already")
       }
       table.hasDefaultLoop = true
-      table.owners[SIGCHLD] = (defaultOwner, 1)
+      table.entries[SIGCHLD] = Entry(owner: defaultOwner, loop: nil)
       return nil
     }
     if let failure { throw failure }
@@ -85,7 +113,7 @@ enum ProcessSignals {
   static func releaseDefaultLoop() {
     table.withLock { table in
       table.hasDefaultLoop = false
+      table.entries[SIGCHLD] = nil
     }
-    release(SIGCHLD)
   }
 }

@@ -10,6 +10,8 @@ import CLibev
 /// signal gets its default action again. The thread that starts a watch gets the signal unblocked
 /// (threads of Dispatch, and those made by them, have all signals blocked).
 ///
+/// In the child of a fork that another thread made, the signal has its default action again.
+///
 /// > gevent: `loop.signal(signum)`.
 public final class SignalWatcher: Watcher {
   /// Which signal.
@@ -25,7 +27,7 @@ public final class SignalWatcher: Watcher {
   ///
   /// - Throws: `signalTaken` while another loop watches this signal.
   public func start(_ callback: @escaping () throws -> Void) throws(LoopError) {
-    if !isActive, core.raw != nil { try ProcessSignals.claim(signal, for: core) }
+    if !isActive, core.raw != nil { try ProcessSignals.claim(signal, for: core, raw) }
     activate(callback)
   }
 
@@ -45,7 +47,7 @@ public final class SignalWatcher: Watcher {
 
   override func stopRaw(_ loop: OpaquePointer) {
     ev_signal_stop(loop, raw)
-    ProcessSignals.release(signal)
+    ProcessSignals.release(signal, raw)
   }
 
   override var ownEvents: Int32 { Int32(EV_SIGNAL) }

@@ -64,7 +64,7 @@ public class Watcher {
     guard !isActive else { return }
     startRaw(raw)
     isActive = true
-    core.state.pointee.references += 1
+    evg_count(core.state, 1)
     if !isReferenced { evg_unref(core.state) }
     core.link(self)
   }
@@ -73,7 +73,7 @@ public class Watcher {
     guard isActive, let raw = core.raw else { return }
     isActive = false
     if !isReferenced { evg_ref(core.state) }
-    core.state.pointee.references -= 1
+    evg_count(core.state, -1)
     stopRaw(raw)
     // Last, as these may hold the last reference to this object and to others.
     withExtendedLifetime((self, callback)) {

@@ -233,13 +233,18 @@ public class AnyGreenlet: CustomStringConvertible {
     if !joiners.isEmpty { joiners.signalAll() }
     if extras != nil, hasDueError { withDueErrors { $0 = DueErrors() } }  // the handler may block
     if let error {
-      withUnsafeMutableBytes(of: &slot) {
-        _ = $0.baseAddress!.initializeMemory(as: (any Error).self, to: error)
-      }
-      content = .error
+      keepError(error)
       if !(error is GreenletExit) { hub.reportError(error, of: self) }
     }
     if extras != nil { finishExtras() }
+  }
+
+  /// What was in the slot has been taken out, or is given up.
+  final func keepError(_ error: any Error) {
+    withUnsafeMutableBytes(of: &slot) {
+      _ = $0.baseAddress!.initializeMemory(as: (any Error).self, to: error)
+    }
+    content = .error
   }
 
   deinit {

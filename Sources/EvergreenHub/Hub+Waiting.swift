@@ -89,7 +89,12 @@ extension Hub {
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
     if context.pointee.is_raw { setRawWaiting(context) }
-    if deadline.isNever { evg_park() } else { park(context, until: deadline) }
+    if deadline.isNever {
+      context.pointee.sequel = nil
+      evg_park()
+    } else {
+      park(context, until: deadline)
+    }
     if context.pointee.is_raw { setRawWaiting(nil) }
     context.pointee.wait_text = nil
   }
@@ -105,6 +110,7 @@ extension Hub {
     withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
       let timer = memory.baseAddress.unsafelyUnwrapped
       evg_timer_init(timer, wakeContext, context)
+      context.pointee.sequel = UnsafeMutableRawPointer(timer)
       start(timer, at: deadline)
       evg_park()
       stop(timer)
@@ -178,7 +184,7 @@ extension Hub {
     io.pointee.context = UnsafeMutableRawPointer(context)
     io.pointee.is_ready = false
     if watching != .nothing { start(io) }
-    suspend(context, for: reason, until: deadline)
+    suspend(context, for: reason.watching(io), until: deadline)
     if watching == .again { rest(io) } else if watching == .once { stop(io) }
     io.pointee.context = nil
     if io.pointee.is_ready { return true }

@@ -76,6 +76,10 @@ public final class Hub {
   /// System calls that may succeed without a wait before others get a turn.
   @exclusivity(unchecked) package var ioBudget = Hub.mostIO
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
+  final var newestTimeoutRecord: UnsafeMutablePointer<TimeoutRecord>?
+  @exclusivity(unchecked) final var firstTimeout: Unmanaged<Timeout>?
+  /// In the child of a fork, the greenlet that forked.
+  var forker: AnyGreenlet?
   var idlers = WaitList()
   var endWaiters = WaitList()
   var watchdog: Watchdog.Entry?
@@ -136,6 +140,7 @@ public final class Hub {
       AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self))
     }
     evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
+    followForks()
     return hub
   }
 
@@ -239,9 +244,10 @@ public final class Hub {
       endWaiters.signalAll()
       return
     }
-    let exit = LoopExit(report: report())
-    guard main.interrupt(with: exit) else {
-      fatal("the main greenlet has left by hand and nothing can wake it.\n\(exit.report)")
+    guard let last, !last.isReady else { endProcess() }
+    let exit = LoopExit(report: report(), waiter: "\(last)")
+    guard last.interrupt(with: exit) else {
+      fatal("\(last) has left by hand and nothing can wake it.\n\(exit.report)")
     }
   }
 
@@ -284,6 +290,7 @@ public final class Hub {
     for handler in signalHandlers.values { handler.detach() }
     signalHandlers = [:]
     inspecting?(HubRemains(of: self))
+    Timeout.stopAll(on: self, butOf: nil)
     Watchdog.unwatch(self)
     mail.close()
     isEnding = true

@@ -18,13 +18,17 @@ public struct BlockingInHub: Error, Hashable, Sendable, CustomStringConvertible 
 /// The main greenlet waits, and nothing can ever wake it: no greenlet is ready, no timer runs, no
 /// descriptor is watched, no thread or signal may come.
 ///
+/// In the child of a fork where the main greenlet stayed in the parent, the greenlet that forked gets
+/// this instead.
+///
 /// > gevent: `gevent.exceptions.LoopExit`.
 public struct LoopExit: Error, Sendable, CustomStringConvertible {
   /// Every parked greenlet, what it waits for and where it was spawned.
   public let report: String
+  let waiter: String
 
   public var description: String {
-    "this would block for ever: nothing is left that could wake the main greenlet\n\(report)"
+    "this would block for ever: nothing is left that could wake \(waiter)\n\(report)"
   }
 }
 
@@ -40,6 +44,25 @@ public struct ConcurrentUse: Error, Hashable, Sendable, CustomStringConvertible 
     description =
       "\(second.descriptionWithOrigin) may not use \(object): \(holder) is waiting on it. "
       + "Give each its own connection, or put a lock around it"
+  }
+}
+
+/// What a greenlet has ended with in the child of a fork that another one made: it goes on in the
+/// parent alone.
+///
+/// After `fork(2)` the child keeps the greenlet that forked, with the hub, its loop, its signal
+/// handlers and watchers of one's own. The others count as ended there: `join` returns at once, `get`
+/// throws this. They are not unwound, so what they hold stays held, and their links do not run. Work
+/// that was under way on a thread, and mail that was not delivered, is the parent's. When the greenlet
+/// that forked is not the main one, it gets the ``LoopExit`` in its place; when it has ended and
+/// nothing is left to do, the child exits, with status 0, or 1 if it failed.
+///
+/// > gevent: Keeps all greenlets in both processes.
+public struct LostInFork: Error, Hashable, Sendable, CustomStringConvertible {
+  let greenlet: String
+
+  public var description: String {
+    "\(greenlet) goes on in the parent process alone: another greenlet forked"
   }
 }
 

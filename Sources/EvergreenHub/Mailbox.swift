@@ -1,8 +1,10 @@
 // Evergreen: the door of a hub for other threads.
 // SPDX-License-Identifier: MIT
 
+import CLocks
 import EventLoop
 import Greenlets
+import Locks
 import Synchronization
 
 /// Gives work to a hub from any thread.
@@ -32,7 +34,8 @@ public final class Mailbox: Sendable {
   ///
   /// Callable from any thread, the hub's own too, and from tasks; not from a signal handler.
   ///
-  /// - Returns: `false` if the hub has ended; then `body` never runs.
+  /// - Returns: `false` if the hub has ended, or stayed in the parent of this process; then `body`
+  ///   never runs.
   ///
   /// > Switch point: No.
   @discardableResult
@@ -74,8 +77,11 @@ package final class MailboxCore: @unchecked Sendable {
   private struct State {
     var letters: [@Sendable () -> Void] = []
     var isOpen = true
+    /// Not that of this process: the hub's thread stayed in a parent.
+    var forks = evg_forks()
+    var isReachable: Bool { isOpen && forks == evg_forks() }
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
   private let mailIsThere = Atomic(false)
   private let loop: any LoopInterface
   let holders = Atomic(0)
@@ -89,7 +95,7 @@ package final class MailboxCore: @unchecked Sendable {
   @discardableResult
   package func post(_ letter: @escaping @Sendable () -> Void) -> Bool {
     state.withLock { state in
-      guard state.isOpen else { return false }
+      guard state.isReachable else { return false }
       state.letters.append(letter)
       // Under the lock, so that the loop cannot be destroyed meanwhile.
       if !mailIsThere.exchange(true, ordering: .acquiringAndReleasing) { loop.interrupt() }
@@ -98,7 +104,7 @@ package final class MailboxCore: @unchecked Sendable {
   }
 
   func wakeHub() {
-    state.withLock { if $0.isOpen { loop.interrupt() } }
+    state.withLock { if $0.isReachable { loop.interrupt() } }
   }
 
   func takeAll() -> [@Sendable () -> Void] {
@@ -110,9 +116,18 @@ package final class MailboxCore: @unchecked Sendable {
   }
 
   func close() {
-    state.withLock {
-      $0.isOpen = false
-      $0.letters = []
+    let undelivered = state.withLock { state in
+      state.isOpen = false
+      defer { state.letters = [] }
+      return state.letters
     }
+    _ = undelivered  // goes now, outside the lock, with what it holds
+  }
+
+  /// In the child of a fork, on the thread that goes on.
+  func followFork() {
+    let letters = takeAll()
+    if !letters.isEmpty { abandon(letters) }
+    state.withLock { $0.forks = evg_forks() }
   }
 }

@@ -16,7 +16,7 @@ public final class SignalHandler {
   public let signal: Int32
   private weak var hub: Hub?
   private let watcher: SignalWatcher
-  private let isWaker: Bool
+  let isWaker: Bool
 
   fileprivate init(
     _ signal: Int32, on hub: Hub, isWaker: Bool, _ body: @escaping () throws -> Void

@@ -59,6 +59,8 @@ struct TimeoutRecord {
   var duration: Duration
   var fired: Timeout?
   var next: UnsafeMutablePointer<TimeoutRecord>?
+  /// The one made before it, whether lent or not.
+  let older: UnsafeMutablePointer<TimeoutRecord>?
 }
 
 extension UnsafeMutablePointer<TimeoutRecord> {
@@ -77,7 +79,8 @@ extension Hub {
     record.initialize(
       to: TimeoutRecord(
         timer: evg_timer_make(timeoutFired, record), greenlet: .passUnretained(main),
-        duration: .zero))
+        duration: .zero, older: newestTimeoutRecord))
+    newestTimeoutRecord = record
     return record
   }
 
@@ -91,6 +94,20 @@ extension Hub {
       freeTimeoutRecords = record.pointee.next
       record.deinitialize(count: 1)
       record.deallocate()
+    }
+  }
+}
+
+extension Hub {
+  /// Stops the timeouts of the blocks of all greenlets but one.
+  func stopTimeoutRecords(butOf greenlet: AnyGreenlet?) {
+    var record = newestTimeoutRecord
+    while let one = record {
+      let isKept = greenlet.map {
+        one.pointee.greenlet.toOpaque() == Unmanaged.passUnretained($0).toOpaque()
+      }
+      if one.pointee.timer.armed, isKept != true { stop(one.timer) }
+      record = one.pointee.older
     }
   }
 }

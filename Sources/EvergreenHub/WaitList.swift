@@ -5,6 +5,9 @@
 // allocate nothing, and who leaves early takes the place along. The one that wakes sets
 // `isSignaled`; the one that was woken looks at that first, so what was won counts even if a kill
 // or a timeout came before the greenlet ran.
+//
+// In the child of a fork the nodes of greenlets that stayed in the parent are in the lists still.
+// They count as gone: who looks at a list or signals it passes them over.
 
 package import CGreenlet
 
@@ -20,6 +23,10 @@ package struct WaitNode {
 }
 
 extension UnsafeMutablePointer<WaitNode> {
+  /// Its greenlet stayed in the parent of this process.
+  @inline(__always)
+  fileprivate var isLost: Bool { pointee.context.pointee.state == EVG_LOST }
+
   /// Tells the waiter that it has got what it waits for. The node must be in no list.
   @inline(__always)
   package func signal() {
@@ -30,45 +37,57 @@ extension UnsafeMutablePointer<WaitNode> {
 
 /// Small, because every greenlet has one: the first node's `previous` is the last node.
 package struct WaitList {
-  package private(set) var first: UnsafeMutablePointer<WaitNode>?
+  private var head: UnsafeMutablePointer<WaitNode>?
 
   package init() {}
 
+  /// The one that has waited longest.
+  @inline(__always)
+  package var first: UnsafeMutablePointer<WaitNode>? {
+    var node = head
+    while let one = node, one.isLost { node = one.pointee.next }
+    return node
+  }
+
+  @inline(__always)
   package var isEmpty: Bool { first == nil }
 
   @inline(__always)
   package mutating func append(_ node: UnsafeMutablePointer<WaitNode>) {
     node.pointee.next = nil
     node.pointee.isListed = true
-    guard let first else {
+    guard let head else {
       node.pointee.previous = node
-      self.first = node
+      self.head = node
       return
     }
-    let last = first.pointee.previous.unsafelyUnwrapped
+    let last = head.pointee.previous.unsafelyUnwrapped
     last.pointee.next = node
     node.pointee.previous = last
-    first.pointee.previous = node
+    head.pointee.previous = node
   }
 
   /// Takes a node out, wherever it stands. No-op if it has been taken out already.
   @inline(__always)
   package mutating func remove(_ node: UnsafeMutablePointer<WaitNode>) {
-    guard node.pointee.isListed, let first else { return }
+    guard node.pointee.isListed, let head else { return }
     node.pointee.isListed = false
     let next = node.pointee.next
     let previous = node.pointee.previous.unsafelyUnwrapped
-    if node == first { self.first = next } else { previous.pointee.next = next }
-    if let next { next.pointee.previous = previous } else { first.pointee.previous = previous }
+    if node == head { self.head = next } else { previous.pointee.next = next }
+    if let next { next.pointee.previous = previous } else { head.pointee.previous = previous }
   }
 
   /// Wakes the one that has waited longest. False if nobody waits.
   @discardableResult
   package mutating func signalFirst() -> Bool {
-    guard let node = first else { return false }
-    remove(node)
-    node.signal()
-    return true
+    while let node = head {
+      remove(node)
+      if node.isLost { continue }
+      node.signal()
+      return true
+    }
+    return false
   }
 
   package mutating func signalAll() {
@@ -77,9 +96,9 @@ package struct WaitList {
 
   package var count: Int {
     var count = 0
-    var node = first
+    var node = head
     while let one = node {
-      count += 1
+      if !one.isLost { count += 1 }
       node = one.pointee.next
     }
     return count

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import CLibev
 
 /// A text that lives for ever and perhaps a number: "sleep", "readable descriptor 7".
 @usableFromInline
@@ -27,8 +28,26 @@ package struct WaitReason: CustomStringConvertible {
     argument = context.pointee.wait_argument
   }
 
+  private init(_ text: UnsafePointer<CChar>, _ argument: Int64) {
+    self.text = text
+    self.argument = argument
+  }
+
+  /// The same for a wait for a descriptor watch, whose descriptor is shown. The watch can be found
+  /// by it, in the child of a fork, without a place of its own.
+  @inline(__always)
+  func watching(_ io: UnsafeMutablePointer<evg_io>) -> WaitReason {
+    WaitReason(text, -Int64(Int(bitPattern: io)))
+  }
+
+  /// What is waited for, if it is a descriptor watch.
+  var io: UnsafeMutablePointer<evg_io>? {
+    argument < WaitReason.noArgument ? UnsafeMutablePointer(bitPattern: Int(-argument)) : nil
+  }
+
   @usableFromInline package var description: String {
     let text = String(cString: text)
+    if let io { return "\(text) \(io.pointee.watcher.fd)" }
     return argument == WaitReason.noArgument ? text : "\(text) \(argument)"
   }
 }

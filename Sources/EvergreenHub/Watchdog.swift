@@ -7,7 +7,9 @@
 
 import CGreenlet
 import CLibev
+import CLocks
 import Greenlets
+import Locks
 import Synchronization
 
 #if canImport(Glibc)
@@ -34,7 +36,7 @@ extension Hub {
 
   /// Called on the watchdog's thread with each report; prints it by default. For all hubs.
   public static func onBlocked(_ handler: @escaping @Sendable (_ report: String) -> Void) {
-    Watchdog.handler.withLock { $0 = handler }
+    Watchdog.setHandler(handler)
   }
 }
 
@@ -45,8 +47,6 @@ enum Watchdog {
     let threshold: Atomic<Int64>
     /// The hub waits for events: not blocked, idle.
     let isWaiting = Atomic(false)
-    /// What the watchdog's thread alone uses.
-    let seen = Mutex((switches: UInt64(0), since: UInt64(0), isReported: false))
 
     init(threshold: Int64) {
       thread = UInt(pthread_self())
@@ -55,9 +55,29 @@ enum Watchdog {
     }
   }
 
-  static let handler = Mutex<@Sendable (String) -> Void>({ warn($0) })
-  private static let entries = Mutex<[Entry]>([])
-  private static let isRunning = Atomic(false)
+  private struct Watched {
+    let entry: Entry
+    var switches: UInt64 = 0
+    var since: UInt64 = 0
+    var isReported = false
+  }
+
+  private struct State {
+    var watched: [Watched] = []
+    /// The forks when the thread was started: it runs in that process alone.
+    var runsSince: UInt32?
+  }
+
+  private static let state = Lock(State())
+  private static let handler = Lock<@Sendable (String) -> Void>({ warn($0) })
+
+  static func setHandler(_ new: @escaping @Sendable (String) -> Void) {
+    let old = handler.withLock { handler in
+      defer { handler = new }
+      return handler
+    }
+    _ = old  // goes outside the lock
+  }
 
   private static let defaultThreshold: Int64? = {
     if let text = getenv("EVERGREEN_WATCHDOG").map({ String(cString: $0) }) {
@@ -90,10 +110,33 @@ enum Watchdog {
     sigemptyset(&question)
     sigaddset(&question, SIGURG)
     pthread_sigmask(SIG_UNBLOCK, &question, nil)
-    entries.withLock { $0.append(entry) }
-    if !isRunning.exchange(true, ordering: .relaxed) {
-      atexit { Watchdog.unwatchAll() }  // what runs at exit keeps nobody waiting
-      _ = evg_start_thread({ _ in Watchdog.run() }, nil, 0)
+    state.withLock { $0.watched.append(Watched(entry: entry)) }
+    ensureThread()
+  }
+
+  private static func ensureThread() {
+    let isNeeded = state.withLock { state in
+      if state.runsSince == evg_forks() { return false }
+      if state.runsSince != nil { forgetParent(&state) }
+      state.runsSince = evg_forks()
+      return true
+    }
+    guard isNeeded else { return }
+    atExit
+    _ = evg_start_thread({ _ in Watchdog.run() }, nil, 0)
+  }
+
+  /// What runs at exit keeps nobody waiting.
+  private static let atExit: Void = { atexit { Watchdog.unwatchAll() } }()
+
+  /// In the child of a fork: on the thread that forked.
+  static func followFork() { ensureThread() }
+
+  /// Other threads do not exist here, and how long this one has been busy counts anew.
+  private static func forgetParent(_ state: inout State) {
+    let thread = UInt(pthread_self())
+    state.watched = state.watched.filter { $0.entry.thread == thread }.map {
+      Watched(entry: $0.entry)
     }
   }
 
@@ -101,48 +144,48 @@ enum Watchdog {
     guard let entry = hub.watchdog else { return }
     hub.watchdog = nil
     // Under the lock: after this the thread may end.
-    entries.withLock { $0.removeAll(where: { one in one === entry }) }
+    state.withLock { $0.watched.removeAll { $0.entry === entry } }
   }
 
   private static func unwatchAll() {
-    entries.withLock { $0 = [] }
+    state.withLock { $0.watched = [] }
   }
 
   private static func run() {
     while true {
       var shortest: Int64 = 1_000_000_000
-      let reports = entries.withLock { entries in
-        for entry in entries {
-          shortest = min(shortest, entry.threshold.load(ordering: .relaxed))
-        }
+      let reports = state.withLock { state in
         // Under the lock, so that no thread that is looked at can end meanwhile.
-        return entries.compactMap(check)
+        state.watched.indices.compactMap { index in
+          shortest = min(
+            shortest, state.watched[index].entry.threshold.load(ordering: .relaxed))
+          return check(&state.watched[index])
+        }
       }
       for report in reports { handler.withLock { $0 }(report) }
       usleep(UInt32(clamping: max(1_000_000, shortest / 4) / 1000))
     }
   }
 
-  private static func check(_ entry: Entry) -> String? {
+  private static func check(_ watched: inout Watched) -> String? {
+    let entry = watched.entry
     let now = evg_read_clock()
     let switches = evg_switches_of(UnsafePointer<evg_thread>(bitPattern: entry.state)!)
-    return entry.seen.withLock { seen in
-      let isFirstLook = seen.since == 0
-      if switches != seen.switches || isFirstLook || entry.isWaiting.load(ordering: .relaxed) {
-        seen = (switches, now, false)
-        return nil
-      }
-      let blocked = now - seen.since
-      guard blocked >= UInt64(entry.threshold.load(ordering: .relaxed)), !seen.isReported else {
-        return nil
-      }
-      var glimpse = evg_glimpse()
-      guard evg_look_at(entry.thread, &glimpse), glimpse.switches == switches else { return nil }
-      seen.isReported = true
-      // The hub's own context is one of them, the blocking greenlet may be another.
-      guard glimpse.others > (glimpse.id == 0 ? 1 : 2) else { return nil }
-      return report(glimpse, blockedFor: blocked)
+    let isFirstLook = watched.since == 0
+    if switches != watched.switches || isFirstLook || entry.isWaiting.load(ordering: .relaxed) {
+      watched = Watched(entry: entry, switches: switches, since: now)
+      return nil
     }
+    let blocked = now - watched.since
+    guard blocked >= UInt64(entry.threshold.load(ordering: .relaxed)), !watched.isReported else {
+      return nil
+    }
+    var glimpse = evg_glimpse()
+    guard evg_look_at(entry.thread, &glimpse), glimpse.switches == switches else { return nil }
+    watched.isReported = true
+    // The hub's own context is one of them, the blocking greenlet may be another.
+    guard glimpse.others > (glimpse.id == 0 ? 1 : 2) else { return nil }
+    return report(glimpse, blockedFor: blocked)
   }
 
   private static func report(_ glimpse: evg_glimpse, blockedFor nanoseconds: UInt64) -> String {

@@ -185,19 +185,22 @@ package final class GreenDescriptor {
   func checkUnused(_ direction: Direction, _ operation: SocketError.Operation) throws {
     let side = sides + direction.rawValue
     if side.pointee.io.context != nil || side.pointee.user != nil {
-      throw concurrentUse(direction, operation)
+      try refuse(direction, operation)
     }
   }
 
   @inline(never)
-  private func concurrentUse(
-    _ direction: Direction, _ operation: SocketError.Operation
-  ) -> any Error {
+  private func refuse(_ direction: Direction, _ operation: SocketError.Operation) throws {
     hub.checkIsCurrent()
-    return ConcurrentUse(
+    let user = sides[direction.rawValue].user?.takeUnretainedValue()
+    if let user, user.isReady {
+      // It stayed in the parent of this process, between two steps of an operation.
+      sides[direction.rawValue].user = nil
+      return
+    }
+    throw ConcurrentUse(
       of: "descriptor \(number) to \(operation)", by: Greenlet.current,
-      while: sides[direction.rawValue].user?.takeUnretainedValue()
-        ?? hub.greenlet(waitingFor: io(direction)))
+      while: user ?? hub.greenlet(waitingFor: io(direction)))
   }
 
   @inline(__always)

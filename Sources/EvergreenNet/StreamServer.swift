@@ -130,7 +130,7 @@ public final class StreamServer {
   // MARK: Life
 
   /// Whether it takes connections.
-  public var isAccepting: Bool { acceptor != nil }
+  public var isAccepting: Bool { acceptor?.isReady == false }
 
   /// Connections that are open.
   public var connectionCount: Int { life.pool.count }
@@ -141,7 +141,7 @@ public final class StreamServer {
   ///
   /// > Switch point: No.
   public func start() throws {
-    if acceptor != nil { return }
+    if isAccepting { return }
     if let failure = life.failure { throw failure }
     if listener.isClosed { throw SocketError.closed(.accept, address) }
     let acceptor = spawn { [self] in try acceptForever() }

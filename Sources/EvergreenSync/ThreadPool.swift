@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import CLocks
 import EvergreenHub
+import Locks
 import Synchronization
 
 /// Threads that do blocking work, while the greenlet that wants it done waits.
@@ -14,6 +16,9 @@ import Synchronization
 /// Threads are made when work comes and none is idle, and end when they have been idle for a
 /// while. A pool may serve several hubs. Work that is under way cannot be stopped: who is killed or
 /// timed out leaves it to end by itself, and its result is dropped.
+///
+/// In the child of a fork a pool has no threads at first, and nothing to do: what was under way, or
+/// waited for a thread, is the parent's.
 ///
 /// > gevent: `gevent.threadpool.ThreadPool`.
 public final class ThreadPool: Sendable {
@@ -33,10 +38,10 @@ public final class ThreadPool: Sendable {
   deinit { core.shutDown() }
 
   /// Threads that live now.
-  public var threadCount: Int { core.state.withLock { $0.threads } }
+  public var threadCount: Int { core.withState { $0.threads } }
 
   /// Work that waits for a thread.
-  public var backlog: Int { core.state.withLock { $0.jobs.count } }
+  public var backlog: Int { core.withState { $0.jobs.count } }
 
   /// Runs `body` on a thread of ``shared`` and waits for its result.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
@@ -111,9 +116,19 @@ private final class Core: Sendable {
     var threads = 0
     var idle = 0
     var isClosed = false
+    /// The forks when this was true last.
+    var forks = evg_forks()
+
+    /// In the child of a fork there are neither threads nor their work. The work is not dropped,
+    /// for what it holds may do something at its end.
+    mutating func followForks() {
+      if forks == evg_forks() { return }
+      if !jobs.isEmpty { abandon(jobs) }
+      self = State(isClosed: isClosed)
+    }
   }
 
-  let state = Mutex(State())
+  private let state = Lock(State())
   private let maxThreads: Int
   private let idleTimeout: Duration
   private let signal = ThreadSignal()
@@ -127,8 +142,15 @@ private final class Core: Sendable {
   static var current: ObjectIdentifier? { currentCore.map { ObjectIdentifier($0) } }
   @TaskLocal private static var currentCore: Core?
 
+  func withState<R>(_ body: (inout State) -> R) -> R {
+    state.withLock { state in
+      state.followForks()
+      return body(&state)
+    }
+  }
+
   func add(_ job: @escaping Job) -> Bool {
-    let (isAccepted, needsThread) = state.withLock { state in
+    let (isAccepted, needsThread) = withState { state in
       if state.isClosed { return (false, false) }
       state.jobs.append(job)
       let needsThread = state.idle < state.jobs.count && state.threads < maxThreads
@@ -141,7 +163,7 @@ private final class Core: Sendable {
   }
 
   func shutDown() {
-    let waiting = state.withLock { state in
+    let waiting = withState { state in
       state.isClosed = true
       defer { state.jobs = [] }
       return state.jobs
@@ -157,7 +179,7 @@ private final class Core: Sendable {
     guard error != 0 else { return }
     Unmanaged<Core>.fromOpaque(me).release()
     // The others will come to it; without others nobody would.
-    let stranded = state.withLock { state in
+    let stranded = withState { state in
       state.threads -= 1
       guard state.threads == 0 else { return ArraySlice<Job>() }
       defer { state.jobs = [] }
@@ -167,15 +189,17 @@ private final class Core: Sendable {
   }
 
   private func work() {
+    let forks = evg_forks()
     Core.$currentCore.withValue(self) {
-      while let job = next() { job(false) }
+      // If a job has forked, this is no thread of the pool in the child.
+      while forks == evg_forks(), let job = next() { job(false) }
     }
   }
 
   private func next() -> Job? {
     while true {
       let seen = signal.generation
-      let job: Job?? = state.withLock { state in
+      let job: Job?? = withState { state in
         if let job = state.jobs.popFirst() { return .some(job) }
         if state.isClosed {
           state.threads -= 1
@@ -186,7 +210,7 @@ private final class Core: Sendable {
       }
       if let job { return job }
       let isWoken = signal.wait(since: seen, atMost: idleTimeout)
-      let ends = state.withLock { state in
+      let ends = withState { state in
         state.idle -= 1
         guard !isWoken, state.jobs.isEmpty else { return false }
         state.threads -= 1

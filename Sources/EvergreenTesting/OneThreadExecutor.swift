@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import EvergreenSync
-import Synchronization
+import Locks
 
 /// Runs tasks on one thread, which ends with it.
 final class OneThreadExecutor: TaskExecutor {
@@ -11,7 +10,7 @@ final class OneThreadExecutor: TaskExecutor {
     var jobs: [UnownedJob] = []
     var isStopped = false
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
   private let signal = ThreadSignal()
 
   init() {

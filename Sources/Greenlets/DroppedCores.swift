@@ -2,18 +2,18 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Synchronization
+import Locks
 
 /// Cores for their own thread to unwind: only there can their stacks run.
 ///
-/// `@unchecked Sendable`: the list is behind its mutex, and a core in it is touched by nobody until
+/// `@unchecked Sendable`: the list is behind its lock, and a core in it is touched by nobody until
 /// its own thread takes it out.
 final class DroppedCores: @unchecked Sendable {
   private struct State {
     var cores: [UInt] = []  // retained
     var isOpen = true
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
   private let owner = evg_thread_self()
 
   var isPending: Bool { state.withLock { !$0.cores.isEmpty } }

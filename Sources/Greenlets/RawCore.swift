@@ -119,6 +119,10 @@ final class RawCore {
       phase = .active
     case .active:
       guard context!.pointee.state == EVG_SUSPENDED else {
+        if context!.pointee.state == EVG_LOST {
+          throw SwitchError(
+            "cannot switch to a greenlet that stayed in the parent when this process was forked")
+        }
         let text = context!.pointee.wait_text.map { String(cString: $0) } ?? "its turn"
         throw SwitchError(
           "cannot switch to a greenlet that waits in its hub for \(text); wake it by what it waits for"

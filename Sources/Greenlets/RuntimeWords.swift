@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import Locks
 import Synchronization
 
 /// Makes the calling thread able to run greenlets. Cheap when it is already.
@@ -34,7 +35,7 @@ private let probeSucceeded = Atomic(false)
 
 /// Runs its jobs on the thread that asks for it.
 private final class ProbeExecutor: TaskExecutor {
-  private let jobs = Mutex<[UnownedJob]>([])
+  private let jobs = Lock<[UnownedJob]>([])
 
   func enqueue(_ job: consuming ExecutorJob) {
     let unowned = UnownedJob(job)

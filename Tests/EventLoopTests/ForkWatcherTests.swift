@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EventLoop
+import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -9,12 +10,6 @@ import Glibc
 #elseif canImport(Darwin)
 import Darwin
 #endif
-
-/// Swift hides it, for good reasons; the loop must live through it nevertheless.
-private func forkProcess() -> pid_t {
-  typealias Fork = @convention(c) () -> pid_t
-  return unsafeBitCast(dlsym(UnsafeMutableRawPointer(bitPattern: 0), "fork"), to: Fork.self)()
-}
 
 private func exitCode(of child: pid_t) -> Int32 {
   var status: Int32 = 0
@@ -78,6 +73,43 @@ private func exitCode(of child: pid_t) -> Int32 {
       loop.run()
       if getpid() != parent { _exit(forks == 1 ? 0 : 1) }
       exit(forks == 0 && exitCode(of: child) == 0 ? 0 : 1)
+    }
+  }
+
+  /// In the child a loop of another thread is not there, and its kernel objects are the parent's.
+  @Test func sendersReachTheLoopsThatAreThere() async {
+    await #expect(processExitsWith: .success) {
+      let loop = try Loop()
+      let done = loop.async()
+      var calls = 0
+      done.start { calls += 1 }
+      let sender = done.sender
+      let thread = startThread {
+        let child = forkProcess()
+        if child == 0 {
+          sender.send()
+          guard let own = try? Loop() else { _exit(1) }
+          let mine = own.async()
+          var calls = 0
+          mine.start { calls += 1 }
+          mine.send()
+          own.run(.once)
+          _exit(calls == 1 ? 0 : 2)
+        }
+        if exitCode(of: child) != 0 { exit(3) }
+      }
+      pthread_join(thread, nil)
+      loop.run(.noWait)
+      let child = forkProcess()
+      if child == 0 {
+        done.send()
+        loop.run(.once)
+        _exit(calls == 1 ? 0 : 4)
+      }
+      guard exitCode(of: child) == 0, calls == 0 else { exit(5) }
+      done.send()
+      loop.run(.once)
+      exit(calls == 1 ? 0 : 6)
     }
   }
 }

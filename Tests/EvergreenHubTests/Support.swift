@@ -3,7 +3,7 @@
 
 import EvergreenHub
 import EvergreenTesting
-import Synchronization
+import Locks
 import Testing
 
 #if canImport(Glibc)
@@ -27,7 +27,7 @@ final class Log {
 
 /// The same for several threads.
 final class SharedLog: Sendable {
-  private let state = Mutex<[String]>([])
+  private let state = Lock<[String]>([])
 
   var entries: [String] { state.withLock { $0 } }
 

@@ -7,6 +7,7 @@ import EvergreenNet
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
+import Locks
 import Synchronization
 import Testing
 
@@ -35,7 +36,7 @@ import Darwin
   /// Takes a pool's thread until it is let go.
   final class SlowResolver: Resolver, Sendable {
     let pool = ThreadPool(maxThreads: 1)
-    let state = Mutex((begun: 0, ended: 0, isOpen: false))
+    let state = Lock((begun: 0, ended: 0, isOpen: false))
 
     func addresses(of host: String, port: UInt16, family: SocketAddress.Family?) throws
       -> [SocketAddress]

@@ -5,6 +5,7 @@ import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
+import Locks
 import Synchronization
 import Testing
 

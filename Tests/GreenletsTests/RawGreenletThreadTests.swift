@@ -5,6 +5,7 @@ import CGreenlet
 import EvergreenHub
 import EvergreenTesting
 import Greenlets
+import Locks
 import Synchronization
 import Testing
 
@@ -240,7 +241,7 @@ import Darwin
   @Test func manyAreDroppedInAnotherThreadWhileTheirOwnSwitches() async throws {
     try await runGreen {
       let counter = Tracked.Counter()
-      let shared = Locked<[RawGreenlet]>([])
+      let shared = Lock<[RawGreenlet]>([])
       let isDone = Atomic(false)
       let dropper = startThread {
         while true {

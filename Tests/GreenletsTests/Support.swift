@@ -3,9 +3,9 @@
 
 import CGreenlet
 import EvergreenHub
+import EvergreenTesting
 import Greenlets
 import Synchronization
-import EvergreenTesting
 import Testing
 
 #if canImport(Glibc)
@@ -34,28 +34,6 @@ final class Box<Value> {
 final class Smuggled<Value>: @unchecked Sendable {
   var value: Value
   init(_ value: Value) { self.value = value }
-}
-
-/// As `Mutex`, which the thread sanitizer does not know for a lock.
-final class Locked<Value>: @unchecked Sendable {
-  private var value: Value
-  private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-
-  init(_ value: Value) {
-    self.value = value
-    pthread_mutex_init(lock, nil)
-  }
-
-  deinit {
-    pthread_mutex_destroy(lock)
-    lock.deallocate()
-  }
-
-  func withLock<R>(_ body: (inout Value) -> R) -> R {
-    pthread_mutex_lock(lock)
-    defer { pthread_mutex_unlock(lock) }
-    return body(&value)
-  }
 }
 
 final class Weak<Object: AnyObject>: @unchecked Sendable {
@@ -139,13 +117,6 @@ func fail(_ why: String) -> Never {
 /// Hides a value from the optimiser.
 @inline(never)
 func opaque<T>(_ value: T) -> T { value }
-
-enum Sanitizer {
-  private static func has(_ symbol: String) -> Bool { dlsym(nil, symbol) != nil }
-  static var address: Bool { has("__asan_init") }
-  static var thread: Bool { has("__tsan_init") }
-  static var any: Bool { address || thread }
-}
 
 /// What an exit test wrote to standard error.
 func errorText(of result: ExitTest.Result?) -> String {

@@ -58,7 +58,7 @@ struct evg_context {
   bool is_orphan : 1;    // raw, and the last reference to it is gone
   bool lacks_stack : 1;  // no memory for one: runs its entry on the reserve, which must only fail
   bool is_named : 1;     // `name` is to be freed
-  bool is_followed : 1;  // `successor` is set
+  bool is_followed : 1;  // `sequel` is its successor
   bool has_message;      // something came with the switch to it
   uint8_t spare;
 
@@ -74,10 +74,12 @@ struct evg_context {
   char *_Nullable name;             // owned, for reports that may not allocate
 
   const char *_Nullable wait_text;  // what it waits for; lives for ever
-  int64_t wait_argument;            // shown behind the text unless EVG_NO_ARGUMENT
+  int64_t wait_argument;            // shown behind the text unless EVG_NO_ARGUMENT; if less, minus
+                                    // the address of the descriptor watch that it waits for
   uint64_t wait_since;              // the loop's time, nanoseconds
   evg_thread *_Nullable thread;
-  evg_context *_Nullable successor;  // runs when this one has finished; NULL: the next ready one
+  void *_Nullable sequel;           // while it waits, the timer that ends that, or NULL; if it
+                                    // `is_followed`, the context that runs when it has finished
   evg_context *_Nullable resumer;    // who switched to it last, by hand
   uint32_t resumer_generation;
   uint32_t valgrind_id;
@@ -138,7 +140,7 @@ void evg_context_free(evg_context *context);
 
 /// What runs when the context has finished, if not the next ready one.
 static inline void evg_context_set_successor(evg_context *context, evg_context *successor) {
-  context->successor = successor;
+  context->sequel = successor;
   context->is_followed = true;
 }
 
@@ -147,6 +149,11 @@ void evg_context_set_name(evg_context *context, const char *name);
 
 /// Calls `visit` for each context in use, the main one first.
 void evg_contexts(void (*visit)(evg_context *, void *_Nullable), void *_Nullable argument);
+
+/// In the child of a fork: makes lost all contexts but the hub's, those of the greenlet that forked,
+/// and raw ones that are suspended, which run only if somebody switches to them. The stacks of the
+/// lost ones stay as they are: what lies on them is the parent's business.
+void evg_lose_others(void);
 
 /// Runs `to` now, on its own stack; returns when someone switches back. The caller sets its own
 /// state first.

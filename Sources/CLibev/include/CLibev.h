@@ -28,7 +28,9 @@
 #ifndef EV_COMPAT3
 #define EV_COMPAT3 0
 #endif
+#include <CLocks.h>
 #include <ev.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -67,19 +69,20 @@ typedef struct evg_loop {
   struct ev_loop * _Nullable raw;
   /// Active watchers that keep the loop running, plus explicit references.
   int64_t references;
-  /// The value of the process's fork counter when this loop was last brought up to date.
+  /// The number of forks when this loop was last brought up to date.
   uint32_t forks;
   /// Whether an extra reference makes a waiting poll block although nothing is referenced.
   bool held;
   /// Wakes a waiting poll from other threads and from signal handlers.
   ev_async wakeup;
+  /// Whose loop it is: in the child of a fork only those of the forking thread go on.
+  pthread_t thread;
+  struct evg_loop * _Nullable next;
+  struct evg_loop * _Nullable previous;
   evg_timers timers;
 } evg_loop;
 
-/// Incremented in the child by each fork(2). Only read it here.
-extern volatile uint32_t evg_forks;
-
-/// Prepares the process once: counts forks, and turns libev's fatal system errors into sentences.
+/// Prepares the process once: loops follow forks, libev's fatal system errors become sentences.
 void evg_prepare_process(void);
 
 /// Starts the wake-up watcher of a new loop, unreferenced.
@@ -92,7 +95,13 @@ void evg_loop_close(evg_loop * _Nonnull loop);
 void evg_loop_forked(evg_loop * _Nonnull loop);
 
 EVG_INLINE void evg_check_fork(evg_loop * _Nonnull loop) {
-  if (__builtin_expect(loop->forks != evg_forks, 0)) evg_loop_forked(loop);
+  if (__builtin_expect(loop->forks != evg_forks(), 0)) evg_loop_forked(loop);
+}
+
+/// Whether this is a loop of this process, and not one of a thread that stayed in the parent: what
+/// would wake that one shares its descriptor with the parent's.
+EVG_INLINE bool evg_loop_is_here(const evg_loop * _Nonnull loop) {
+  return loop->forks == evg_forks();
 }
 
 EVG_INLINE void evg_poll(evg_loop * _Nonnull loop, bool wait) {
@@ -103,6 +112,16 @@ EVG_INLINE void evg_poll(evg_loop * _Nonnull loop, bool wait) {
 EVG_INLINE void evg_interrupt(evg_loop * _Nonnull loop) {
   ev_async_send(loop->raw, &loop->wakeup);
 }
+
+/// From any thread, while the loop is open: makes an active watcher fire. Nothing happens in a child
+/// where the loop's thread is not.
+EVG_INLINE void evg_send(evg_loop * _Nonnull loop, ev_async * _Nonnull watcher) {
+  if (evg_loop_is_here(loop)) ev_async_send(loop->raw, watcher);
+}
+
+/// Counts an active watcher that libev counts by itself. Not done in Swift, where to change one
+/// member is to write to the whole: other threads read `raw` and `forks` meanwhile.
+EVG_INLINE void evg_count(evg_loop * _Nonnull loop, int64_t change) { loop->references += change; }
 
 EVG_INLINE void evg_ref(evg_loop * _Nonnull loop) {
   loop->references += 1;

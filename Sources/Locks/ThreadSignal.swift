@@ -1,6 +1,8 @@
 // Evergreen: a condition variable for the library's own threads.
 // SPDX-License-Identifier: MIT
 
+import CLocks
+
 #if canImport(Glibc)
 import Glibc
 #else
@@ -9,14 +11,26 @@ import Darwin
 
 /// Wakes threads that wait; a wake-up between looking and waiting is not lost.
 ///
-/// `@unchecked Sendable`: `count` is read and written under the mutex.
+/// `@unchecked Sendable`: all but the addresses is read and written under the mutex.
 package final class ThreadSignal: @unchecked Sendable {
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let mutex = UnsafeMutablePointer<evg_lock>.allocate(capacity: 1)
   private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   private var count: UInt64 = 0
+  private var forks = evg_forks()
 
   package init() {
-    pthread_mutex_init(mutex, nil)
+    evg_lock_init(mutex)
+    makeCondition()
+  }
+
+  deinit {
+    withMutex { pthread_cond_destroy(condition) }
+    evg_lock_destroy(mutex)
+    condition.deallocate()
+    mutex.deallocate()
+  }
+
+  private func makeCondition() {
     var attributes = pthread_condattr_t()
     pthread_condattr_init(&attributes)
     #if canImport(Glibc)
@@ -26,29 +40,30 @@ package final class ThreadSignal: @unchecked Sendable {
     pthread_condattr_destroy(&attributes)
   }
 
-  deinit {
-    pthread_cond_destroy(condition)
-    pthread_mutex_destroy(mutex)
-    condition.deallocate()
-    mutex.deallocate()
+  private func withMutex<R>(_ body: () -> R) -> R {
+    evg_lock_take(mutex)
+    defer { evg_lock_give(mutex) }
+    if forks != evg_forks() {
+      // Threads that waited when the process was forked do not exist in this one; the condition
+      // still counts them, and would take a wake-up for theirs.
+      forks = evg_forks()
+      makeCondition()
+    }
+    return body()
   }
 
   /// Look at this first, then at what may have to be waited for.
-  package var generation: UInt64 {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return count
-  }
+  package var generation: UInt64 { withMutex { count } }
 
   package func wakeOne() { wake { pthread_cond_signal(condition) } }
 
   package func wakeAll() { wake { pthread_cond_broadcast(condition) } }
 
   private func wake(_ how: () -> Int32) {
-    pthread_mutex_lock(mutex)
-    count &+= 1
-    _ = how()
-    pthread_mutex_unlock(mutex)
+    withMutex {
+      count &+= 1
+      _ = how()
+    }
   }
 
   /// Waits until it has been woken since `generation`. False if `duration` passed first.
@@ -66,11 +81,13 @@ package final class ThreadSignal: @unchecked Sendable {
       end.tv_sec += 1
       end.tv_nsec -= 1_000_000_000
     }
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    while count == generation {
-      if pthread_cond_timedwait(condition, mutex, &end) == ETIMEDOUT { return count != generation }
+    return withMutex {
+      while count == generation {
+        if pthread_cond_timedwait(condition, &mutex.pointee.mutex, &end) == ETIMEDOUT {
+          return count != generation
+        }
+      }
+      return true
     }
-    return true
   }
 }

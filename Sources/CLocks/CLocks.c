@@ -1,0 +1,90 @@
+// Evergreen: the list of the mutexes, and the three moments of a fork.
+// SPDX-License-Identifier: MIT
+
+#include "CLocks.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { MOST_HOOKS = 16 };
+
+volatile uint32_t evg_fork_counter = 0;
+
+// Guards what follows.
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static evg_lock *first;
+static void (*hooks[MOST_HOOKS])(void);
+static int hook_count;
+
+static void give_back_until(const evg_lock *end) {
+  for (evg_lock *lock = first; lock != end; lock = lock->next) pthread_mutex_unlock(&lock->mutex);
+}
+
+static void before_fork(void) {
+  for (;;) {
+    pthread_mutex_lock(&guard);
+    evg_lock *lock = first;
+    while (lock && pthread_mutex_trylock(&lock->mutex) == 0) lock = lock->next;
+    if (!lock) return;
+    give_back_until(lock);
+    pthread_mutex_unlock(&guard);
+    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+  }
+}
+
+static void after_fork_in_parent(void) {
+  give_back_until(NULL);
+  pthread_mutex_unlock(&guard);
+}
+
+static void after_fork_in_child(void) {
+  evg_fork_counter += 1;
+  give_back_until(NULL);
+  pthread_mutex_unlock(&guard);
+  // No other thread runs here, so nothing changes meanwhile.
+  for (int i = 0; i < hook_count; i++) hooks[i]();
+}
+
+static void prepare(void) {
+  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static void prepare_once(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, prepare);
+}
+
+void evg_lock_init(evg_lock *lock) {
+  prepare_once();
+  pthread_mutex_init(&lock->mutex, NULL);
+  pthread_mutex_lock(&guard);
+  lock->previous = NULL;
+  lock->next = first;
+  if (first) first->previous = lock;
+  first = lock;
+  pthread_mutex_unlock(&guard);
+}
+
+void evg_lock_destroy(evg_lock *lock) {
+  pthread_mutex_lock(&guard);
+  if (lock->previous) lock->previous->next = lock->next;
+  else first = lock->next;
+  if (lock->next) lock->next->previous = lock->previous;
+  pthread_mutex_unlock(&guard);
+  pthread_mutex_destroy(&lock->mutex);
+}
+
+void evg_on_fork(void (*hook)(void)) {
+  prepare_once();
+  pthread_mutex_lock(&guard);
+  int i = 0;
+  while (i < hook_count && hooks[i] != hook) i++;
+  if (i == MOST_HOOKS) {
+    fputs("evergreen: fatal: too many hooks for forks\n", stderr);
+    abort();
+  }
+  hooks[i] = hook;
+  if (i == hook_count) hook_count++;
+  pthread_mutex_unlock(&guard);
+}

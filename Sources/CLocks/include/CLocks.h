@@ -1,0 +1,52 @@
+// Evergreen: mutexes that a fork finds free, and what is to be done in the child.
+// SPDX-License-Identifier: MIT
+//
+// In the child of a fork(2) only the thread that forked goes on. A mutex that another thread held
+// would stay locked there for ever, and what it guards would stay half changed. So all mutexes of
+// the library are in a list, and the forking thread takes them all before it forks. It must not
+// wait for one while it holds others, for somebody may want them in another order: when one is
+// taken it gives all back and tries again a little later.
+
+#ifndef EVERGREEN_CLOCKS_H
+#define EVERGREEN_CLOCKS_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#if defined(__clang__)
+#pragma clang assume_nonnull begin
+#else
+#define _Nullable
+#endif
+
+/// A mutex that is free in the child of a fork, unless the forking thread holds it itself.
+typedef struct evg_lock {
+  pthread_mutex_t mutex;
+  struct evg_lock *_Nullable next;
+  struct evg_lock *_Nullable previous;
+} evg_lock;
+
+void evg_lock_init(evg_lock *lock);
+
+/// Nobody may hold it.
+void evg_lock_destroy(evg_lock *lock);
+
+static inline void evg_lock_take(evg_lock *lock) { pthread_mutex_lock(&lock->mutex); }
+static inline void evg_lock_give(evg_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
+
+/// Only read through `evg_forks`.
+extern volatile uint32_t evg_fork_counter;
+
+/// How many forks lie between the start of the program and this process. What remembers the number
+/// sees by it that it was made in a parent.
+static inline uint32_t evg_forks(void) { return evg_fork_counter; }
+
+/// Has `hook` called in the child of each fork, in the thread that forked, before `fork` returns
+/// there. Hooks are called in the order in which they came; one that is there already stays where
+/// it is.
+void evg_on_fork(void (*hook)(void));
+
+#if defined(__clang__)
+#pragma clang assume_nonnull end
+#endif
+#endif
