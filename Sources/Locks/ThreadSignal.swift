@@ -40,6 +40,7 @@ package final class ThreadSignal: @unchecked Sendable {
     pthread_condattr_destroy(&attributes)
   }
 
+  @discardableResult
   private func withMutex<R>(_ body: () -> R) -> R {
     evg_lock_take(mutex)
     defer { evg_lock_give(mutex) }
