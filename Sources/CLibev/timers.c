@@ -48,6 +48,14 @@ static void move_all(evg_timer_node *from, evg_timer_node *to) {
   make_empty(from);
 }
 
+static void append_all(evg_timer_node *list, evg_timer_node *others) {
+  if (is_empty(others)) return;
+  others->next->previous = list->previous;
+  list->previous->next = others->next;
+  others->previous->next = list;
+  list->previous = others->previous;
+}
+
 void evg_timers_open(evg_timers *timers) {
   for (int level = 0; level < EVG_LEVELS; level++) {
     timers->occupied[level] = 0;
@@ -86,7 +94,7 @@ static void insert_due(evg_timers *timers, evg_timer *timer) {
   insert_before(place, &timer->node);
 }
 
-static void place(evg_timers *timers, evg_timer *timer) {
+void evg_timers_add(evg_timers *timers, evg_timer *timer) {
   uint64_t tick = timer->deadline >> TICK_BITS;
   if (tick <= timers->position) return insert_due(timers, timer);
   int level = (63 - __builtin_clzll(tick ^ timers->position)) / LEVEL_BITS;
@@ -170,20 +178,21 @@ static void advance(evg_timers *timers, uint64_t now) {
       return;
     }
     timers->position = begin;
-    evg_timer_node moving;
+    evg_timer_node moving, ripe;
     move_all(list, &moving);
-    sort(&moving);  // so that each goes to the end of `due`, or of a slot
+    make_empty(&ripe);
     while (!is_empty(&moving)) {
       evg_timer_node *node = moving.next;
       unlink_node(node);
-      place(timers, timer_of(node));
+      if (timer_of(node)->deadline >> TICK_BITS == begin) insert_before(&ripe, node);
+      else evg_timers_add(timers, timer_of(node));
     }
+    sort(&ripe);  // all in `due` are of earlier ticks
+    append_all(&timers->due, &ripe);
   }
 }
 
-/// When to look again: at the first deadline, or, if that is one of many in a slot, when the slot
-/// begins.
-static uint64_t next_look(evg_timers *timers) {
+uint64_t evg_timers_next_look(evg_timers *timers) {
   if (!is_empty(&timers->due)) return timer_of(timers->due.next)->deadline;
   uint64_t begin, first = NEVER;
   evg_timer_node *list = next_slot(timers, &begin);
@@ -194,6 +203,16 @@ static uint64_t next_look(evg_timers *timers) {
     if (timer_of(node)->deadline < first) first = timer_of(node)->deadline;
   }
   return first;
+}
+
+void evg_timers_take_due(evg_timers *timers, uint64_t now, evg_timer_node *taken) {
+  advance(timers, now);
+  make_empty(taken);
+  while (!is_empty(&timers->due) && timer_of(timers->due.next)->deadline <= now) {
+    evg_timer_node *node = timers->due.next;
+    unlink_node(node);
+    insert_before(taken, node);
+  }
 }
 
 static void alarm_fired(struct ev_loop *raw, ev_timer *alarm, int revents);
@@ -224,22 +243,15 @@ static void alarm_fired(struct ev_loop *raw, ev_timer *alarm, int revents) {
   ev_ref(raw);  // libev has stopped it, and has taken off a reference that it did not have
   timers->alarm_at = NEVER;
   uint64_t now = evg_read_clock();
-  advance(timers, now);
   // Taken out first: what `fire` starts waits for the next pass, even if it is due.
-  evg_timer_node *end = timers->due.next, firing;
-  make_empty(&firing);
-  while (end != &timers->due && timer_of(end)->deadline <= now) {
-    evg_timer_node *node = end;
-    end = end->next;
-    unlink_node(node);
-    insert_before(&firing, node);
-  }
+  evg_timer_node firing;
+  evg_timers_take_due(timers, now, &firing);
   while (!is_empty(&firing)) {
     evg_timer *timer = timer_of(firing.next);
     evg_timer_stop(loop, timer);
     timer->fire(timer);
   }
-  if (timers->count) set_alarm(loop, next_look(timers));
+  if (timers->count) set_alarm(loop, evg_timers_next_look(timers));
 }
 
 void evg_timer_start(evg_loop *loop, evg_timer *timer, uint64_t deadline) {
@@ -253,6 +265,6 @@ void evg_timer_start(evg_loop *loop, evg_timer *timer, uint64_t deadline) {
     timer->armed = true;
   }
   timer->deadline = deadline;
-  place(timers, timer);
+  evg_timers_add(timers, timer);
   if (deadline < timers->alarm_at) set_alarm(loop, deadline);
 }

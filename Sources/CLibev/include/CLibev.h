@@ -210,6 +210,17 @@ EVG_INLINE void evg_timer_init(
 
 void evg_timers_open(evg_timers * _Nonnull timers);
 
+// The wheels by themselves, without the loop that drives them:
+
+/// Puts a timer, whose deadline is set and which is in no list, where it belongs.
+void evg_timers_add(evg_timers * _Nonnull timers, evg_timer * _Nonnull timer);
+/// Moves those whose deadline has come to the list `taken`, by deadline, and by start among equals.
+void evg_timers_take_due(
+    evg_timers * _Nonnull timers, uint64_t now, evg_timer_node * _Nonnull taken);
+/// When to look again: at the first deadline, or, if that is one of many in a slot, when the slot
+/// begins. UINT64_MAX if there are none.
+uint64_t evg_timers_next_look(evg_timers * _Nonnull timers);
+
 /// Stops all.
 void evg_timers_close(evg_timers * _Nonnull timers);
 
