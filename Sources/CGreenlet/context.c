@@ -371,7 +371,7 @@ static void context_main(void *argument) {
   errno = 0;
   for (;;) {
     context->entry(context);  // all its frames are gone now; nothing is retained by a dead stack
-    evg_context *next = EVG_UNLIKELY(context->is_followed) ? context->sequel
+    evg_context *next = EVG_UNLIKELY(context->is_followed) ? context->successor
                         // The reserve must be free before another one may need it.
                         : context->lacks_stack ? home(self) : take_next(self);
     if (next->stack_pointer != NULL || next->stack_size != context->stack_size ||

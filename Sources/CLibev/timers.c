@@ -268,3 +268,23 @@ void evg_timer_start(evg_loop *loop, evg_timer *timer, uint64_t deadline) {
   evg_timers_add(timers, timer);
   if (deadline < timers->alarm_at) set_alarm(loop, deadline);
 }
+
+typedef bool (*timer_test)(evg_timer *, const void *);
+
+static void stop_in(evg_loop *loop, evg_timer_node *list, timer_test is_over, const void *argument) {
+  for (evg_timer_node *node = list->next, *next; node != list; node = next) {
+    next = node->next;
+    if (is_over(timer_of(node), argument)) evg_timer_stop(loop, timer_of(node));
+  }
+}
+
+void evg_timers_stop(evg_loop *loop, timer_test is_over, const void *argument) {
+  evg_timers *timers = &loop->timers;
+  for (int level = 0; level < EVG_LEVELS; level++) {
+    for (int slot = 0; slot < EVG_SLOTS; slot++) {
+      stop_in(loop, &timers->slots[level][slot], is_over, argument);
+    }
+  }
+  stop_in(loop, &timers->due, is_over, argument);
+  stop_in(loop, &timers->far, is_over, argument);
+}

@@ -28,6 +28,19 @@ extension Loop: LoopInterface {
     evg_timer_stop(state, timer)
   }
 
+  package func stopTimers(where isOver: (UnsafeMutablePointer<evg_timer>) -> Bool) {
+    guard state.pointee.raw != nil else { return }
+    withoutActuallyEscaping(isOver) { isOver in
+      withUnsafePointer(to: isOver) { isOver in
+        evg_timers_stop(
+          state,
+          { timer, isOver in
+            isOver!.load(as: ((UnsafeMutablePointer<evg_timer>) -> Bool).self)(timer)
+          }, UnsafeRawPointer(isOver))
+      }
+    }
+  }
+
   package func start(_ io: UnsafeMutablePointer<evg_io>) {
     precondition(state.pointee.raw != nil, "this loop has been destroyed")
     evg_io_start(state, io)

@@ -30,6 +30,9 @@ package protocol LoopInterface: AnyObject {
   /// No-op when not armed.
   func stop(_ timer: UnsafeMutablePointer<evg_timer>)
 
+  /// Stops those of the armed timers that are over.
+  func stopTimers(where isOver: (UnsafeMutablePointer<evg_timer>) -> Bool)
+
   /// Starts a descriptor watch, made with `evg_io_init`, which fires in each pass in which the
   /// descriptor is ready, until it is stopped. The descriptor has been checked
   /// by the caller once (see ``checkDescriptor(_:)``).

@@ -19,6 +19,7 @@
 import CGreenlet
 import CLibev
 import CLocks
+import EventLoop
 import Greenlets
 import Locks
 
@@ -37,8 +38,7 @@ extension Hub {
     let forker = AnyGreenlet.currentIfAny  // none if a callback on the hub's own stack forked
     self.forker = forker
     evg_lose_others()
-    stopTimeoutRecords(butOf: forker)
-    Timeout.stopAll(on: self, butOf: forker)
+    loop.stopTimers { isLeft($0) }
     evg_contexts(
       { context, _ in
         if context.pointee.state == EVG_LOST { Hub.currentIfAny?.stopWait(of: context) }
@@ -51,10 +51,26 @@ extension Hub {
     if watchdog != nil { mail.post { Watchdog.followFork() } }
   }
 
+  /// Whether a timer is of a greenlet that stayed in the parent. Delayed starts are stopped by
+  /// their greenlets.
+  private func isLeft(_ timer: UnsafeMutablePointer<evg_timer>) -> Bool {
+    guard let context = timer.pointee.context else { return false }
+    if timer.calls(wakeContext) {
+      return context.assumingMemoryBound(to: evg_context.self).pointee.state == EVG_LOST
+    }
+    if timer.calls(blockTimeoutFired) {
+      let record = context.assumingMemoryBound(to: TimeoutRecord.self)
+      return record.pointee.greenlet.takeUnretainedValue() !== forker
+    }
+    if timer.calls(timeoutFired) {
+      return !Unmanaged<Timeout>.fromOpaque(context).takeUnretainedValue().belongs(to: forker)
+    }
+    return false
+  }
+
   private func stopWait(of context: UnsafeMutablePointer<evg_context>) {
     guard let reason = WaitReason(of: context) else { return }
     context.pointee.wait_text = nil
-    if let timer = context.pointee.sequel { stop(timer.assumingMemoryBound(to: evg_timer.self)) }
     if let io = reason.io {
       stop(io)
       io.pointee.context = nil
@@ -82,6 +98,14 @@ extension Hub {
   /// the main greenlet, whose end would be the program's, is not there.
   func endProcess() -> Never {
     exit(forker?.isSuccessful ?? true ? EXIT_SUCCESS : EXIT_FAILURE)
+  }
+}
+
+extension UnsafeMutablePointer<evg_timer> {
+  fileprivate func calls(
+    _ function: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void
+  ) -> Bool {
+    unsafeBitCast(pointee.fire, to: UInt.self) == unsafeBitCast(function, to: UInt.self)
   }
 }
 

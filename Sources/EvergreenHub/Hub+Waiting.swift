@@ -89,12 +89,7 @@ extension Hub {
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
     if context.pointee.is_raw { setRawWaiting(context) }
-    if deadline.isNever {
-      context.pointee.sequel = nil
-      evg_park()
-    } else {
-      park(context, until: deadline)
-    }
+    if deadline.isNever { evg_park() } else { park(context, until: deadline) }
     if context.pointee.is_raw { setRawWaiting(nil) }
     context.pointee.wait_text = nil
   }
@@ -110,7 +105,6 @@ extension Hub {
     withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
       let timer = memory.baseAddress.unsafelyUnwrapped
       evg_timer_init(timer, wakeContext, context)
-      context.pointee.sequel = UnsafeMutableRawPointer(timer)
       start(timer, at: deadline)
       evg_park()
       stop(timer)
@@ -193,7 +187,7 @@ extension Hub {
   }
 }
 
-private let wakeContext: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+let wakeContext: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
   _ = evg_wake(timer.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: evg_context.self))
 }
 

@@ -76,8 +76,6 @@ public final class Hub {
   /// System calls that may succeed without a wait before others get a turn.
   @exclusivity(unchecked) package var ioBudget = Hub.mostIO
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
-  final var newestTimeoutRecord: UnsafeMutablePointer<TimeoutRecord>?
-  @exclusivity(unchecked) final var firstTimeout: Unmanaged<Timeout>?
   /// In the child of a fork, the greenlet that forked.
   var forker: AnyGreenlet?
   var idlers = WaitList()
@@ -290,7 +288,6 @@ public final class Hub {
     for handler in signalHandlers.values { handler.detach() }
     signalHandlers = [:]
     inspecting?(HubRemains(of: self))
-    Timeout.stopAll(on: self, butOf: nil)
     Watchdog.unwatch(self)
     mail.close()
     isEnding = true

@@ -28,10 +28,6 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   @exclusivity(unchecked) private var timer = evg_timer_make(timeoutFired, nil)
   /// The block that it belonged to has ended.
   @exclusivity(unchecked) var isOver = false
-  // The hub's list of those that run, which holds them: nothing else need.
-  @exclusivity(unchecked) private var isListed = false
-  @exclusivity(unchecked) private var next: Unmanaged<Timeout>?
-  @exclusivity(unchecked) private var previous: Unmanaged<Timeout>?
 
   init(of duration: Duration?) {
     self.duration = duration
@@ -66,11 +62,9 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     guard let duration else { return Timeout(of: nil) }
     let greenlet = Greenlet.current
     let timeout = Timeout(of: duration, in: greenlet, throwing: error)
-    timeout.timer.context = Unmanaged.passUnretained(timeout).toOpaque()
-    greenlet.withHub { hub in
-      timeout.enlist(on: hub)
-      hub.start(timeout.timerAddress, at: hub.deadline(after: duration))
-    }
+    // Nothing else need hold a timeout that is running.
+    timeout.timer.context = Unmanaged.passRetained(timeout).toOpaque()
+    greenlet.withHub { $0.start(timeout.timerAddress, at: $0.deadline(after: duration)) }
     return timeout
   }
 
@@ -78,36 +72,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     withUnsafeMutablePointer(to: &timer) { $0 }
   }
 
-  private func enlist(on hub: Hub) {
-    isListed = true
-    next = hub.firstTimeout
-    next?._withUnsafeGuaranteedRef { $0.previous = .passUnretained(self) }
-    hub.firstTimeout = .passRetained(self)
-  }
-
-  /// Gives up what may be the last reference.
-  private func delist() {
-    guard isListed else { return }
-    isListed = false
-    if let previous {
-      previous._withUnsafeGuaranteedRef { $0.next = next }
-    } else {
-      greenlet?.withHub { $0.firstTimeout = next }
-    }
-    next?._withUnsafeGuaranteedRef { $0.previous = previous }
-    next = nil
-    previous = nil
-    Unmanaged.passUnretained(self).release()
-  }
-
-  /// Stops the timeouts of all greenlets but one.
-  static func stopAll(on hub: Hub, butOf greenlet: AnyGreenlet?) {
-    var timeout = hub.firstTimeout?.takeUnretainedValue()
-    while let one = timeout {
-      timeout = one.next?.takeUnretainedValue()
-      if one.greenlet !== greenlet { one.cancel() }
-    }
-  }
+  func belongs(to greenlet: AnyGreenlet?) -> Bool { self.greenlet === greenlet }
 
   /// Whether it runs: neither fired nor cancelled.
   public var isPending: Bool { timer.armed }
@@ -119,10 +84,17 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
       greenlet.checkIsOnItsHub()
       greenlet.withHub { $0.stop(timerAddress) }
     }
+    letGo()
     isOver = true
-    withExtendedLifetime(self) { delist() }
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
+  }
+
+  /// Gives up the reference that a running timeout has to itself.
+  private func letGo() {
+    guard let me = timer.context else { return }
+    timer.context = nil
+    Unmanaged<Timeout>.fromOpaque(me).release()
   }
 
   /// What the greenlet is to see now.
@@ -132,7 +104,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   }
 
   fileprivate func fire() {
-    delist()
+    letGo()
     guard let greenlet, !greenlet.isReady else { return self.greenlet = nil }
     greenlet.interrupt(with: self)
   }
@@ -142,7 +114,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   }
 }
 
-private let timeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+let timeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
   let timeout = Unmanaged<Timeout>.fromOpaque(timer.pointee.context!).takeUnretainedValue()
   withExtendedLifetime(timeout) { timeout.fire() }
 }

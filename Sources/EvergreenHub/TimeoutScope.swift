@@ -59,8 +59,6 @@ struct TimeoutRecord {
   var duration: Duration
   var fired: Timeout?
   var next: UnsafeMutablePointer<TimeoutRecord>?
-  /// The one made before it, whether lent or not.
-  let older: UnsafeMutablePointer<TimeoutRecord>?
 }
 
 extension UnsafeMutablePointer<TimeoutRecord> {
@@ -78,9 +76,8 @@ extension Hub {
     let record = UnsafeMutablePointer<TimeoutRecord>.allocate(capacity: 1)
     record.initialize(
       to: TimeoutRecord(
-        timer: evg_timer_make(timeoutFired, record), greenlet: .passUnretained(main),
-        duration: .zero, older: newestTimeoutRecord))
-    newestTimeoutRecord = record
+        timer: evg_timer_make(blockTimeoutFired, record), greenlet: .passUnretained(main),
+        duration: .zero))
     return record
   }
 
@@ -98,21 +95,7 @@ extension Hub {
   }
 }
 
-extension Hub {
-  /// Stops the timeouts of the blocks of all greenlets but one.
-  func stopTimeoutRecords(butOf greenlet: AnyGreenlet?) {
-    var record = newestTimeoutRecord
-    while let one = record {
-      let isKept = greenlet.map {
-        one.pointee.greenlet.toOpaque() == Unmanaged.passUnretained($0).toOpaque()
-      }
-      if one.pointee.timer.armed, isKept != true { stop(one.timer) }
-      record = one.pointee.older
-    }
-  }
-}
-
-private let timeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
+let blockTimeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
   let record = timer.pointee.context!.assumingMemoryBound(to: TimeoutRecord.self)
   let timeout = Timeout(of: record.pointee.duration)
   record.pointee.fired = timeout

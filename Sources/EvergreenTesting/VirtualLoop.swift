@@ -76,6 +76,10 @@ final class VirtualLoop: LoopInterface {
     timers.removeAll { $0 == timer }
   }
 
+  func stopTimers(where isOver: (UnsafeMutablePointer<evg_timer>) -> Bool) {
+    for timer in timers where isOver(timer) { stop(timer) }
+  }
+
   func start(_ io: UnsafeMutablePointer<evg_io>) { real.start(io) }
 
   func stop(_ io: UnsafeMutablePointer<evg_io>) { real.stop(io) }

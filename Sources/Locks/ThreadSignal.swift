@@ -24,7 +24,7 @@ package final class ThreadSignal: @unchecked Sendable {
   }
 
   deinit {
-    withMutex { pthread_cond_destroy(condition) }
+    _ = withMutex { pthread_cond_destroy(condition) }
     evg_lock_destroy(mutex)
     condition.deallocate()
     mutex.deallocate()

@@ -58,7 +58,7 @@ struct evg_context {
   bool is_orphan : 1;    // raw, and the last reference to it is gone
   bool lacks_stack : 1;  // no memory for one: runs its entry on the reserve, which must only fail
   bool is_named : 1;     // `name` is to be freed
-  bool is_followed : 1;  // `sequel` is its successor
+  bool is_followed : 1;  // `successor` is set
   bool has_message;      // something came with the switch to it
   uint8_t spare;
 
@@ -78,8 +78,7 @@ struct evg_context {
                                     // the address of the descriptor watch that it waits for
   uint64_t wait_since;              // the loop's time, nanoseconds
   evg_thread *_Nullable thread;
-  void *_Nullable sequel;           // while it waits, the timer that ends that, or NULL; if it
-                                    // `is_followed`, the context that runs when it has finished
+  evg_context *_Nullable successor;  // runs when this one has finished; NULL: the next ready one
   evg_context *_Nullable resumer;    // who switched to it last, by hand
   uint32_t resumer_generation;
   uint32_t valgrind_id;
@@ -140,7 +139,7 @@ void evg_context_free(evg_context *context);
 
 /// What runs when the context has finished, if not the next ready one.
 static inline void evg_context_set_successor(evg_context *context, evg_context *successor) {
-  context->sequel = successor;
+  context->successor = successor;
   context->is_followed = true;
 }
 

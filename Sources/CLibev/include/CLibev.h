@@ -239,6 +239,12 @@ EVG_INLINE void evg_timer_stop(evg_loop * _Nonnull loop, evg_timer * _Nonnull ti
   ev_unref(loop->raw);
 }
 
+/// Stops those of the armed timers that are over.
+void evg_timers_stop(
+    evg_loop * _Nonnull loop,
+    bool (* _Nonnull is_over)(evg_timer * _Nonnull, const void * _Nullable argument),
+    const void * _Nullable argument);
+
 /// `events` is EV_READ, EV_WRITE or both.
 ///
 /// `fresh` says that the descriptor's number may stand for another file than in the watch before
