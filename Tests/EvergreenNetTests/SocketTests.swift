@@ -210,6 +210,7 @@ import Testing
       #expect(error?.errno == .socketIsConnected)
       #expect(error?.address == addresses[1])
       try #expect(client.peerAddress == addresses[0])
+      for listener in listeners { listener.close() }  // not before: nobody would listen
     }
   }
 
