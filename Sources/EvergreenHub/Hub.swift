@@ -73,7 +73,8 @@ public final class Hub {
   /// Room for a system call to write into, for the time until the next switch.
   package let scratch = UnsafeMutableRawBufferPointer.allocate(
     byteCount: 64 * 1024, alignment: 16)
-  /// System calls that may succeed without a wait before others get a turn.
+  /// System calls that may succeed without a wait before others get a turn. Every 4 KiB that they
+  /// move count as one more.
   @exclusivity(unchecked) package var ioBudget = Hub.mostIO
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
   /// In the child of a fork, the greenlet that forked.
@@ -86,6 +87,7 @@ public final class Hub {
 
   private static let mostRuns: Int32 = 1024
   static var mostIO: Int { 64 }
+  private static let bytesPerCallShift = 12
   private static let longestSlice: UInt64 = 5_000_000  // nanoseconds
   private static let warmStacks = 64
 
@@ -262,6 +264,12 @@ public final class Hub {
     checkIsCurrent()
     ioBudget -= 1
     return ioBudget < 0
+  }
+
+  /// Counts what a system call has moved, for a large transfer takes as long as many small ones.
+  @inline(__always)
+  package func chargeIO(bytes count: Int) {
+    ioBudget -= count >> Hub.bytesPerCallShift
   }
 
   /// Counts a system call, and lets the others have a turn if one is due.

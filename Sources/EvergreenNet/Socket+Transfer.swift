@@ -111,6 +111,7 @@ extension Socket {
     ) { recv($0, buffer.baseAddress, buffer.count, 0) }
     // The end of the stream stays readable: the next receive need not wait for it.
     descriptor.isDrained = shortReadsDrain && received < buffer.count && received > 0
+    descriptor.hub.chargeIO(bytes: received)
     return received
   }
 
@@ -203,6 +204,7 @@ extension Socket {
           throw error.after(sending: total)
         }
       }
+      descriptor.hub.chargeIO(bytes: sent)
       total += sent
       offset += sent
       while first < pieces.count, offset >= pieces[first].count {
@@ -216,9 +218,13 @@ extension Socket {
   func sendRaw(
     _ bytes: UnsafeRawBufferPointer, _ deadline: Deadline, midway: Bool = false
   ) throws -> Int {
-    try descriptor.perform(.send, .write, until: deadline, midway: midway, about: peerIfKnown) {
+    let sent = try descriptor.perform(
+      .send, .write, until: deadline, midway: midway, about: peerIfKnown
+    ) {
       systemSend($0, bytes.baseAddress, bytes.count, noSignal)
     }
+    descriptor.hub.chargeIO(bytes: sent)
+    return sent
   }
 
   // MARK: Datagrams
@@ -309,6 +315,7 @@ extension Socket {
         throw blaming(file, for: error).after(sending: sent)
       }
       if step == 0 { break }
+      descriptor.hub.chargeIO(bytes: step)
       sent += step
     }
     return sent
