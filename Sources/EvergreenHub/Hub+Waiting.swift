@@ -8,6 +8,8 @@
 // 3. The context parks; a deadline is a timer in this very frame.
 // 4. Back again, what was won is looked at first, then the due error, then the clock. Whoever did
 //    not win is taken out by `delist`. Nothing is left behind on any path.
+// 5. If it was none of these, the error that was due has been taken back meanwhile: the wait goes
+//    on, and the node has kept its place.
 
 import CGreenlet
 package import CLibev
@@ -37,8 +39,11 @@ extension Hub {
     var node = WaitNode(context: context)
     return try withUnsafeMutablePointer(to: &node) { node in
       enlist(node)
-      suspend(context, for: reason, until: deadline)
-      if node.pointee.isSignaled { return true }
+      while true {
+        let isTimeUp = suspend(context, for: reason, until: deadline)
+        if node.pointee.isSignaled { return true }
+        if isTimeUp || Hub.isErrorDue(in: context) { break }
+      }
       delist(node)
       if evg_needs_care(context) { try Hub.takeCare(of: context) }
       return false
@@ -71,6 +76,12 @@ extension Hub {
     if greenlet.hasDueError { throw greenlet.takeDueError() }
   }
 
+  @inline(never)
+  static func isErrorDue(in context: UnsafeMutablePointer<evg_context>) -> Bool {
+    guard let owner = context.pointee.owner else { return true }
+    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue().hasDueError
+  }
+
   /// The greenlet that waits for a descriptor watch.
   package func greenlet(waitingFor io: UnsafeMutablePointer<evg_io>) -> AnyGreenlet? {
     guard
@@ -80,18 +91,22 @@ extension Hub {
   }
 
   /// Parks until something wakes the context, or the deadline.
+  ///
+  /// - Returns: Whether the deadline has come, whatever came before it.
   @inline(__always)
   func suspend(
     _ context: UnsafeMutablePointer<evg_context>, for reason: WaitReason, until deadline: Deadline
-  ) {
+  ) -> Bool {
     context.pointee.wait_text = reason.text
     context.pointee.wait_argument = reason.argument
     context.pointee.wait_since = evg_thread_self().pointee.now
     context.pointee.state = UInt8(EVG_PARKED)
     if context.pointee.is_raw { setRawWaiting(context) }
-    if deadline.isNever { evg_park() } else { park(context, until: deadline) }
+    var isTimeUp = false
+    if deadline.isNever { evg_park() } else { isTimeUp = park(context, until: deadline) }
     if context.pointee.is_raw { setRawWaiting(nil) }
     context.pointee.wait_text = nil
+    return isTimeUp
   }
 
   @inline(never)
@@ -101,13 +116,15 @@ extension Hub {
 
   /// Not inlined, so that the timer burdens the stacks of those alone who have a deadline.
   @inline(never)
-  func park(_ context: UnsafeMutablePointer<evg_context>, until deadline: Deadline) {
+  func park(_ context: UnsafeMutablePointer<evg_context>, until deadline: Deadline) -> Bool {
     withUnsafeTemporaryAllocation(of: evg_timer.self, capacity: 1) { memory in
       let timer = memory.baseAddress.unsafelyUnwrapped
       evg_timer_init(timer, wakeContext, context)
       start(timer, at: deadline)
       evg_park()
+      let hasFired = !timer.pointee.armed
       stop(timer)
+      return hasFired
     }
   }
 
@@ -178,7 +195,10 @@ extension Hub {
     io.pointee.context = UnsafeMutableRawPointer(context)
     io.pointee.is_ready = false
     if watching != .nothing { start(io) }
-    suspend(context, for: reason.watching(io), until: deadline)
+    while true {
+      let isTimeUp = suspend(context, for: reason.watching(io), until: deadline)
+      if io.pointee.is_ready || isTimeUp || Hub.isErrorDue(in: context) { break }
+    }
     if watching == .again { rest(io) } else if watching == .once { stop(io) }
     io.pointee.context = nil
     if io.pointee.is_ready { return true }
@@ -191,7 +211,7 @@ let wakeContext: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { ti
   _ = evg_wake(timer.pointee.context.unsafelyUnwrapped.assumingMemoryBound(to: evg_context.self))
 }
 
-/// What fires when a descriptor watch that ``Hub/wait(for:_:until:)`` started is ready.
+/// What fires when a descriptor watch that ``Hub/wait(for:_:until:_:)`` started is ready.
 package let ioIsReady: @convention(c) (UnsafeMutablePointer<evg_io>, Int32) -> Void = { io, _ in
   guard let context = io.pointee.context else { return }
   io.pointee.is_ready = true

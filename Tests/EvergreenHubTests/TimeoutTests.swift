@@ -418,6 +418,91 @@ struct TimeoutTests {
     }
   }
 
+  /// Waits of each kind go on when a timeout that has woken them is taken back before they run.
+  @Test(arguments: [nil, Duration.seconds(10)])
+  func oneThatIsTakenBackEndsNoWait(_ limit: Duration?) async throws {
+    try await runGreenInVirtualTime { clock in
+      let timeouts = Box<[Timeout]>([])
+      let event = Event()
+      let semaphore = Semaphore(value: 0)
+      let log = Log()
+      // Its timer is the first of those that fire at once, so it runs before whom they wake.
+      spawn {
+        try sleep(for: .seconds(3))
+        for timeout in timeouts.value {
+          #expect(!timeout.isPending)
+          timeout.cancel()
+        }
+        try sleep(for: .seconds(2))
+        event.set()
+        semaphore.release()
+      }
+      let target = spawn { try sleep(for: .seconds(5)) }
+      let waits: [(String, () throws -> Void)] = [
+        ("sleep", { try sleep(for: .seconds(5)) }),
+        ("event", { try #expect(event.wait(timeout: limit)) }),
+        ("permit", { try #expect(semaphore.acquire(timeout: limit)) }),
+        ("join", { try #expect(target.join(timeout: limit)) }),
+        ("joinAll", { try #expect(joinAll([target], timeout: limit).count == 1) }),
+      ]
+      let waiters = waits.map { name, wait in
+        spawn {
+          timeouts.value.append(Timeout.start(after: .seconds(3)))
+          try wait()
+          #expect(clock.elapsed == .seconds(5), "\(name)")
+          log.add(name)
+        }
+      }
+      try joinAll(waiters, raisingErrors: true)
+      #expect(log.entries.sorted() == waits.map(\.0).sorted())
+      #expect(clock.elapsed == .seconds(5))
+      #expect(!semaphore.tryAcquire())
+    }
+  }
+
+  @Test func oneThatIsTakenBackDoesNotMoveTheDeadline() async throws {
+    try await runGreenInVirtualTime { clock in
+      let timeout = Box<Timeout?>(nil)
+      spawn {
+        try sleep(for: .seconds(3))
+        timeout.value!.cancel()
+      }
+      try Greenlet.yield()
+      timeout.value = Timeout.start(after: .seconds(3))
+      try #expect(!Event().wait(timeout: .seconds(7)))
+      #expect(clock.elapsed == .seconds(7))
+    }
+  }
+
+  @Test func oneThatIsTakenBackAtTheDeadlineEndsTheWait() async throws {
+    try await runGreenInVirtualTime { clock in
+      let timeout = Box<Timeout?>(nil)
+      spawn {
+        try sleep(for: .seconds(3))
+        timeout.value!.cancel()
+      }
+      try Greenlet.yield()
+      timeout.value = Timeout.start(after: .seconds(3))
+      try #expect(!Event().wait(timeout: .seconds(3)))
+      #expect(clock.elapsed == .seconds(3))
+    }
+  }
+
+  @Test func oneThatNeverComesIsNone() async throws {
+    try await runGreenInVirtualTime { clock in
+      let timeout = Timeout.start(after: .seconds(Int64.max))
+      #expect(!timeout.isPending)
+      try withTimeout(.seconds(Int64.max)) { try sleep(for: .seconds(1)) }
+      let late = spawn(after: .seconds(Int64.max)) {}
+      try #expect(Hub.current.join())
+      #expect(clock.elapsed == .seconds(1))
+      try late.kill()
+      timeout.cancel()
+      clock.advance(by: .seconds(Int64.max))
+      #expect(clock.elapsed > .seconds(Int32.max))
+    }
+  }
+
   @Test func runsThoughNobodyHoldsIt() async throws {
     try await runGreenInVirtualTime { clock in
       _ = Timeout.start(after: .seconds(3))

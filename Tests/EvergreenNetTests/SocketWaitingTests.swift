@@ -232,6 +232,32 @@ final class SilentResolver: Resolver {
   }
 
   @Test(arguments: Call.all)
+  func aTimeoutThatIsTakenBackDoesNotEndIt(_ call: Call) async throws {
+    try await runGreen {
+      if [.connect, .connectHost].contains(call) { return }
+      if [.connectUnix, .sendTo].contains(call) { return }  // they look again from time to time
+      let waiting = try Waiting(call)
+      var timeout: Timeout?
+      // Both timers fire in one pass of the loop, this one first.
+      spawn {
+        try sleep(for: .milliseconds(2))
+        timeout?.cancel()
+      }
+      let caller = spawn {
+        timeout = Timeout.start(after: .milliseconds(3))
+        return try waiting.call(nil)
+      }
+      try Greenlet.yield()
+      let end = ContinuousClock.now.advanced(by: .milliseconds(10))
+      while ContinuousClock.now < end {}
+      try idle()
+      #expect(!caller.isReady)
+      try waiting.letThrough()
+      try #expect(caller.get(timeout: .seconds(30)))
+    }
+  }
+
+  @Test(arguments: Call.all)
   func answersAtOnceWhenItNeedNotWait(_ call: Call) async throws {
     try await runGreen {
       if call == .connect || call == .connectHost { return }
