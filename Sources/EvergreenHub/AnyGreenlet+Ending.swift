@@ -22,6 +22,7 @@ extension AnyGreenlet {
   /// > Switch point: Yes, unless the greenlet has ended already.
   ///
   /// > gevent: `Greenlet.join(timeout=None)`, which returns nothing.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
     if phase == .finished { return true }
@@ -59,6 +60,7 @@ extension AnyGreenlet {
   /// > Switch point: Yes, if it waits.
   ///
   /// > gevent: `Greenlet.kill(exception=GreenletExit, block=True, timeout=None)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
@@ -110,6 +112,7 @@ extension AnyGreenlet {
 /// > Switch point: Yes, if it waits.
 ///
 /// > gevent: `gevent.killall(greenlets, exception, block, timeout)`.
+@available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
 public func killAll(
   _ greenlets: some Sequence<AnyGreenlet>, with error: any Error = GreenletExit(),
   waiting: Bool = true, timeout: Duration? = nil
@@ -137,6 +140,7 @@ public func killAll(
 /// > Switch point: Yes, unless enough have ended already.
 ///
 /// > gevent: `gevent.joinall(greenlets, timeout, raise_error, count)`.
+@available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
 @discardableResult
 public func joinAll<G: AnyGreenlet>(
   _ greenlets: some Sequence<G>, timeout: Duration? = nil, count: Int? = nil,

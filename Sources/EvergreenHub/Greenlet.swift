@@ -161,6 +161,7 @@ public final class Greenlet<Success>: AnyGreenlet {
   /// > that was killed; a typed result has no room for it.
   ///
   /// - Returns: What the body returned.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func get(timeout: Duration? = nil) throws -> Success {
     guard try join(timeout: timeout) else { throw Timeout(of: timeout) }
     if let error { throw error }
@@ -190,6 +191,7 @@ extension Greenlet where Success == Never {
   /// > Switch point: Yes, if any other greenlet is ready.
   ///
   /// > gevent: `gevent.sleep(0)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public static func yield() throws {
     if evg_thread_self().pointee.hub_object == nil { _ = Hub.current }
     let context = evg_current().unsafelyUnwrapped

@@ -16,6 +16,7 @@ extension Hub {
   /// > Switch point: Yes.
   ///
   /// > gevent: `gevent.wait()` without objects, and `hub.join(timeout)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
     let deadline = Deadline(after: timeout, on: self)

@@ -98,6 +98,7 @@ public final class Hub {
   /// - Precondition: The caller is no task of Swift's cooperative pool: its threads belong to
   ///   Swift. From `async` code, give the work to a thread that has a hub, or use
   ///   ``withHub(_:)`` on a thread of your own.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public static var current: Hub {
     @inline(__always) get { currentIfAny ?? makeCurrent() }
   }
@@ -120,6 +121,11 @@ public final class Hub {
 
   @inline(never)
   private static func makeCurrent() -> Hub {
+    refuseTask()
+    return attach(loop: nil)
+  }
+
+  private static func refuseTask() {
     if evg_in_task() {
       fatal(
         "a task of Swift's cooperative pool may not block, so greenlets cannot run here. "
@@ -150,11 +156,15 @@ public final class Hub {
   /// hub just runs `body` on that.
   ///
   /// - Throws: What `body` throws.
+  /// - Precondition: The caller is no task of Swift's cooperative pool; see ``current``.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public static func withHub<R>(_ body: (Hub) throws -> R) rethrows -> R {
-    try withHub(loop: nil, body)
+    if currentIfAny == nil { refuseTask() }
+    return try withHub(loop: nil, body)
   }
 
-  /// The same over a loop that stands in for libev's.
+  /// The same over a loop that stands in for libev's, also for a task whose executor has a thread
+  /// of its own.
   ///
   /// - Parameters:
   ///   - loop: What drives the hub; `nil` for a loop of its own.

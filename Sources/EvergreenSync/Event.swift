@@ -42,6 +42,7 @@ public final class Event: WaitListOwner {
   /// - Throws: What is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes, unless it is set already.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Bool {
     if isSet { return true }

@@ -50,6 +50,7 @@ public final class Pool {
   /// > Switch point: Yes, if the pool is full.
   ///
   /// > gevent: `Pool.spawn(function)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func spawn<Success>(
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
@@ -62,6 +63,7 @@ public final class Pool {
   /// Spawns a greenlet if there is a free place now.
   ///
   /// > Switch point: No.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func trySpawn<Success>(
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
@@ -95,6 +97,7 @@ public final class Pool {
   /// - Returns: Whether there is one; `false` if `timeout` ran out first.
   ///
   /// > Switch point: Yes, if the pool is full.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func waitAvailable(timeout: Duration? = nil) throws -> Bool {
     guard try slots.acquire(timeout: timeout) else { return false }
@@ -107,6 +110,7 @@ public final class Pool {
   /// - Returns: Whether it has; `false` if `timeout` ran out first.
   ///
   /// > Switch point: Yes, unless it is empty.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
     try empty.wait(timeout: timeout)
@@ -123,6 +127,7 @@ public final class Pool {
   ///   itself, `error`, when the others have ended.
   ///
   /// > Switch point: Yes, if it waits.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil

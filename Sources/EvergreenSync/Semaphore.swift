@@ -43,6 +43,7 @@ public class Semaphore: WaitListOwner {
   /// - Throws: What is thrown into the caller while it waits; then it has got none.
   ///
   /// > Switch point: Yes, unless a permit is free.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public final func acquire(timeout: Duration? = nil) throws -> Bool {
     if tryAcquire() { return true }
@@ -61,6 +62,7 @@ public class Semaphore: WaitListOwner {
   /// Runs `body` with a permit and gives it back, however `body` ends.
   ///
   /// > Switch point: Yes, unless a permit is free.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public final func withPermit<R>(_ body: () throws -> R) throws -> R {
     try acquire()
     defer { release() }

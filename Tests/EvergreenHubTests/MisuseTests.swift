@@ -168,9 +168,23 @@ struct MisuseTests {
 
   @Test func hubInATask() async throws {
     let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-      await Task.detached { _ = Hub.current }.value
+      func plain() { _ = Hub.current }
+      await Task.detached { plain() }.value
     }
     #expect(text(of: result).contains(Self.pool))
+  }
+
+  @Test func withHubInATask() async throws {
+    let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+      func plain() { Hub.withHub { _ in } }
+      await Task.detached { plain() }.value
+    }
+    #expect(text(of: result).contains(Self.pool))
+  }
+
+  @Test func withHubInATaskThatHasOne() async throws {
+    @Sendable func plain() -> Int { Hub.withHub { _ in 5 } }
+    try await runGreen { #expect(plain() == 5) }
   }
 
   @Test func lookingForAHubInATaskIsFine() async throws {

@@ -426,7 +426,7 @@ import Runtime
 
   @Test func aProcessThatExitsWithLiveGreenletsIsClean() async throws {
     await #expect(processExitsWith: .success) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         let gate = Gate()
         for index in 0..<100 {
           spawn {
@@ -452,7 +452,7 @@ import Runtime
 
   @Test func aProcessThatExitsFromInsideAGreenletIsClean() async throws {
     await #expect(processExitsWith: .exitCode(7)) {
-      try Hub.withHub { _ in
+      try Hub.withHub(loop: nil) { _ in
         for _ in 0..<10 { spawn { try sleep(for: .seconds(1000)) } }
         try spawn {
           _ = try RawGreenlet { _ in

@@ -40,7 +40,7 @@ import Darwin
   }
 
   private static func overlap() {
-    Hub.withHub { _ in
+    Hub.withHub(loop: nil) { _ in
       let shared = Shared()
       let greenlets = [
         spawn { park(in: &shared.number) },
@@ -51,7 +51,7 @@ import Darwin
   }
 
   private static func parkApart() {
-    Hub.withHub { _ in
+    Hub.withHub(loop: nil) { _ in
       let shared = Shared()
       let greenlets = [
         spawn { park(in: &shared.number) },
@@ -110,7 +110,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardErrorContent]
     ) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         let shared = Shared()
         let greenlets = (0..<10).map { _ in
           spawn {
@@ -163,7 +163,7 @@ import Darwin
   }
 
   private static func parkInMany(_ count: Int) {
-    Hub.withHub { _ in
+    Hub.withHub(loop: nil) { _ in
       func wait(_ number: inout Int, _ gate: Gate) {
         number += 1
         try? gate.wait()
@@ -186,7 +186,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         let shared = opaque(Shared())
         spawn { try Greenlet.yield() }
         _ = try? spawn { ExclusivityTests.parkAndChange(&shared.number, shared) }.get()

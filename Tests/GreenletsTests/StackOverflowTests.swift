@@ -28,7 +28,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         spawn { try sleep(for: .seconds(1000)) }
         let greenlet = spawn {
           require(Greenlet.current.id == 3, "\(Greenlet.current.id)")
@@ -46,7 +46,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         let greenlet = spawn(stackSize: 64 * 1024) { StackOverflowTests.overflow() }
         greenlet.name = "the deep one"
         _ = try? greenlet.get()
@@ -60,7 +60,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      try Hub.withHub { _ in
+      try Hub.withHub(loop: nil) { _ in
         _ = try spawn { 1 }.get()
         try onThread {
           Hub.withHub { _ in
@@ -104,7 +104,7 @@ import Darwin
           }
         }
       }
-      try Hub.withHub { _ in
+      try Hub.withHub(loop: nil) { _ in
         for _ in 0..<4 { spawn { try sleep(for: .seconds(1000)) } }
         _ = try spawn { large(0) }.get()
       }
@@ -116,7 +116,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         _ = try? spawn {
           opaque(UnsafeMutablePointer<Int>(bitPattern: opaque(64)))!.pointee = 1
         }.get()
@@ -129,7 +129,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      try Hub.withHub { _ in
+      try Hub.withHub(loop: nil) { _ in
         _ = try spawn { 1 }.get()
         try onThread { StackOverflowTests.overflow() }
       }
@@ -156,7 +156,7 @@ import Darwin
   }
 
   private static func parkHundred() throws -> Int {
-    try Hub.withHub { _ in
+    try Hub.withHub(loop: nil) { _ in
       let gate = Gate()
       let greenlets = (0..<100).map { _ in spawn { try gate.wait() } }
       try idle()
@@ -190,7 +190,7 @@ import Darwin
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
       setenv("EVERGREEN_GUARD", "mprotect", 1)
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         let greenlet = spawn { StackOverflowTests.overflow() }
         greenlet.name = "guarded"
         _ = try? greenlet.get()

@@ -163,7 +163,7 @@ import Darwin
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
     ) {
-      try Hub.withHub { _ in
+      try Hub.withHub(loop: nil) { _ in
         try spawn { _ = useStack(64 * 1024) }.get()
         try idle()
         _ = evg_stacks_trim(0, 1000)

@@ -287,7 +287,7 @@ import Testing
       for index in 0..<12 {
         group.addTask {
           try Locals.$number.withValue(index) {
-            try Hub.withHub { _ in
+            try Hub.withHub(loop: nil) { _ in
               let greenlets = (0..<50).map { offset in
                 spawn {
                   let inherited = Locals.number
