@@ -61,8 +61,8 @@ public class AnyGreenlet: CustomStringConvertible {
   /// What few greenlets have.
   final class Extras {
     var due = DueErrors()
-    /// The type of what was thrown into it last.
-    var thrownType: (any Error.Type)?
+    /// What was thrown last in a raw greenlet on its behalf.
+    var thrown: ThrownError?
     var links: [Link] = []
     var linksAreRunning = false
     var locals: [UInt64: Any] = [:]
@@ -86,7 +86,7 @@ public class AnyGreenlet: CustomStringConvertible {
     spawner = thread.pointee.current.unsafelyUnwrapped.pointee.serial
   }
 
-  /// The greenlet that is the thread's own code.
+  /// The greenlet that is the thread's own code, also if a raw greenlet is the first to need a hub.
   init(mainOf hub: Hub) {
     hubReference = .passUnretained(hub)
     file = UnsafeRawPointer(("main" as StaticString).utf8Start).assumingMemoryBound(to: CChar.self)
@@ -95,8 +95,10 @@ public class AnyGreenlet: CustomStringConvertible {
     phase = .running
     serial = 0
     spawner = 0
-    context = evg_current()
-    context!.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
+    let own = evg_thread_self().pointer(to: \.main)!
+    own.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
+    evg_current()!.pointee.owner = own.pointee.owner
+    context = own
   }
 
   /// Made when they are first needed.
@@ -158,6 +160,9 @@ public class AnyGreenlet: CustomStringConvertible {
 
   /// Whether it has ended, whichever way.
   public final var isReady: Bool { phase == .finished }
+
+  /// Whether nothing runs in it any more: it has ended, and so has the handler of its error.
+  final var isGone: Bool { phase == .finished && context == nil }
 
   /// Whether it has ended without failing. One that was killed counts as successful.
   public final var isSuccessful: Bool {
@@ -239,6 +244,14 @@ public class AnyGreenlet: CustomStringConvertible {
     if extras != nil { finishExtras() }
   }
 
+  /// What comes before the handler of errors, which may block: nobody who looks at those that have
+  /// ended, as pools do, is to wait for it.
+  private final func announceEnd() {
+    if hasDueError { withDueErrors { $0 = DueErrors() } }
+    extras?.thrown = nil
+    runRawLinks()
+  }
+
   /// What was in the slot has been taken out, or is given up.
   final func keepError(_ error: any Error) {
     withUnsafeMutableBytes(of: &slot) {
@@ -281,22 +294,28 @@ public class AnyGreenlet: CustomStringConvertible {
   }
 
   final func takeDueError() -> any Error {
-    let error = withDueErrors { $0.take() }
-    ownExtras.thrownType = type(of: error)
-    return error
+    let thrown = withDueErrors { $0.take() }
+    // Only a raw greenlet can come to an end that keeps it from its owner.
+    if evg_current()?.pointee.is_raw == true { ownExtras.thrown = thrown }
+    return thrown.error
   }
 
-  /// Throws again, at the next switch point, what was thrown into this greenlet and reached code
-  /// that cannot throw. An error of that code's own is left alone, and so is the timeout of a block
-  /// that is over.
-  final func postpone(_ error: any Error) {
-    guard let extras, extras.thrownType == type(of: error) else { return }
-    extras.thrownType = nil
-    if let timeout = error as? Timeout {
-      if !timeout.isOver { withDueErrors { $0.append(timeout) } }
-    } else {
-      withDueErrors { $0.kill(with: error) }
+  /// Throws again, at the next switch point, what the hub threw into this greenlet and what reached
+  /// code that cannot throw. An error of that code's own is left alone, and so is the timeout of a
+  /// block that is over.
+  ///
+  /// - Parameters:
+  ///   - error: What reached it.
+  ///   - since: The switches of the thread when that code began.
+  final func postpone(_ error: any Error, since: UInt64) {
+    guard let extras, let thrown = extras.thrown, thrown.time >= since, thrown.isSame(as: error)
+    else { return }
+    extras.thrown = nil
+    if let timeout = thrown.timeout {
+      if timeout.isOver { return }
+      timeout.isDueAgain(in: self)
     }
+    withDueErrors { $0.putBack(thrown) }
   }
 
   /// The context that is parked on its behalf, its own or that of a raw greenlet.
@@ -334,6 +353,23 @@ extension AnyGreenlet: Hashable {
   public func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
 }
 
+/// What has been due, and was thrown.
+struct ThrownError {
+  let error: any Error
+  /// What ran out, if that was the reason; it may throw another error.
+  let timeout: Timeout?
+  let isKill: Bool
+  /// The switches of the thread when it was thrown.
+  let time = evg_thread_self().pointee.switches
+
+  /// Whether it is the error that was caught. A timeout is told from others by its identity, other
+  /// errors by their type: to be caught and thrown on may put a value into a new box.
+  func isSame(as caught: any Error) -> Bool {
+    if let one = error as? Timeout { return caught as? Timeout === one }
+    return type(of: error) == type(of: caught)
+  }
+}
+
 /// Errors that are to be thrown at a greenlet's next switch point: a kill first, then timeouts in
 /// the order in which they ran out.
 struct DueErrors {
@@ -353,15 +389,27 @@ struct DueErrors {
     isAny = true
   }
 
-  mutating func take() -> any Error {
+  mutating func take() -> ThrownError {
     defer { isAny = killer != nil || others != nil }
     if let error = killer {
       killer = nil
-      return error
+      return ThrownError(error: error, timeout: nil, isKill: true)
     }
     let error = others!.removeFirst()
     if others!.isEmpty { others = nil }
-    return (error as? Timeout)?.takeThrown() ?? error
+    let timeout = error as? Timeout
+    return ThrownError(error: timeout?.takeThrown() ?? error, timeout: timeout, isKill: false)
+  }
+
+  /// What was taken has not reached anybody. A kill that came since takes the place of an older
+  /// one.
+  mutating func putBack(_ thrown: ThrownError) {
+    if !thrown.isKill {
+      others = [thrown.timeout ?? thrown.error] + (others ?? [])
+    } else if killer == nil {
+      killer = thrown.error
+    }
+    isAny = true
   }
 
   /// Takes back a timeout whose block has ended.

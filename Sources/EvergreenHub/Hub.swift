@@ -51,6 +51,10 @@ public final class Hub {
   private var context: UnsafeMutablePointer<evg_context>!
   private var budget: Int32 = Hub.mostRuns
   private(set) var isEnding = false
+  /// The main greenlet has ended, and the others are to.
+  private var isUnwinding = false
+  /// Runs on when the hub's own context has ended.
+  private var ender: UnsafeMutablePointer<evg_context>?
 
   /// Stack bytes of greenlets that do not ask for another size; a power of two, 32 KiB to 1 GiB.
   ///
@@ -142,8 +146,8 @@ public final class Hub {
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
-    evg_thread_self().pointee.postpone = { error in
-      AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self))
+    evg_thread_self().pointee.postpone = { error, since in
+      AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self), since: since)
     }
     evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
     followForks()
@@ -216,7 +220,7 @@ public final class Hub {
       evg_thread_self().pointee.now = loop.now
       if mail.hasMail { deliverMail() }
     }
-    evg_context_set_successor(evg_current()!, main.context!)
+    evg_context_set_successor(evg_current()!, ender!)
   }
 
   /// So many runs that the next look at the loop comes after about the time that it should.
@@ -310,7 +314,8 @@ public final class Hub {
     mail.close()
     isEnding = true
     // The hub's context sees that it is to end, and hands over to this one for the last time.
-    evg_current()!.pointee.state = UInt8(EVG_SUSPENDED)
+    ender = evg_current()
+    ender!.pointee.state = UInt8(EVG_SUSPENDED)
     evg_switch(context)
     main.finishMain()
     evg_set_hub(nil, nil)

@@ -79,13 +79,14 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
 
   /// Stops it. One that has fired but has not been thrown yet is taken back.
   public func cancel() {
+    if let greenlet, !greenlet.isReady { greenlet.checkIsOnItsHub() }
+    isOver = true
     guard let greenlet else { return }
     if timer.armed {
       greenlet.checkIsOnItsHub()
       greenlet.withHub { $0.stop(timerAddress) }
     }
     letGo()
-    isOver = true
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
   }
@@ -101,6 +102,15 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   func takeThrown() -> any Error {
     greenlet = nil
     return substitute ?? self
+  }
+
+  /// It was thrown, has reached nobody, and can be taken back again.
+  func isDueAgain(in greenlet: AnyGreenlet) { self.greenlet = greenlet }
+
+  /// Its loop, which is about to go, has stopped it.
+  func loopHasEnded() {
+    letGo()
+    greenlet = nil
   }
 
   fileprivate func fire() {

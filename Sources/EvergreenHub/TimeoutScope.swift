@@ -3,6 +3,10 @@
 //
 // The timer lies in a record that the hub lends, so that a block costs no allocation. `stop` gives it
 // back, and keeps the timeout that has fired, if one has, to be told from those of other blocks.
+//
+// A block ends before its greenlet does, which need not be held therefore. Not so in a raw
+// greenlet: a generator whose body waits in the block may outlive the greenlet that entered it, and
+// the hub too. That record holds both.
 
 import CGreenlet
 import CLibev
@@ -21,16 +25,43 @@ struct TimeoutScope: ~Copyable {
   @usableFromInline
   init(_ duration: Duration) throws {
     hub = Hub.unmanagedCurrent
-    guard let owner = evg_current().unsafelyUnwrapped.pointee.owner else { throw BlockingInHub() }
+    let context = evg_current().unsafelyUnwrapped
+    guard let owner = context.pointee.owner else { throw BlockingInHub() }
     record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
-    hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: $0.deadline(after: duration)) }
+    if context.pointee.is_raw { keep() }
+    hub._withUnsafeGuaranteedRef {
+      let deadline = $0.deadline(after: duration)
+      if !deadline.isNever { $0.start(record.timer, at: deadline) }
+    }
+  }
+
+  @inline(never)
+  private func keep() {
+    record.pointee.isKeeping = true
+    _ = hub.retain()
+    _ = record.pointee.greenlet.retain()
   }
 
   /// Ends the timeout. One that has fired but has not been thrown is taken back.
   @usableFromInline
   mutating func stop() {
+    if record.pointee.isKeeping { stopAndRelease() } else { end() }
+  }
+
+  @inline(never)
+  private mutating func stopAndRelease() {
+    let greenlet = record.pointee.greenlet
+    record.pointee.isKeeping = false
+    end()
+    hub._withUnsafeGuaranteedRef { if $0.isEnding { $0.freeAllTimeoutRecords() } }
+    greenlet.release()
+    hub.release()
+  }
+
+  @inline(__always)
+  private mutating func end() {
     hub._withUnsafeGuaranteedRef { hub in
       hub.stop(record.timer)
       if let timeout = record.pointee.fired {
@@ -38,7 +69,7 @@ struct TimeoutScope: ~Copyable {
         timeout.isOver = true
         record.pointee.fired = nil
         record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
-          greenlet.withDueErrors { $0.remove(timeout) }
+          if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
         }
       }
       hub.giveBack(record)
@@ -58,6 +89,8 @@ struct TimeoutRecord {
   var greenlet: Unmanaged<AnyGreenlet>
   var duration: Duration
   var fired: Timeout?
+  /// It holds the greenlet and the hub.
+  var isKeeping = false
   var next: UnsafeMutablePointer<TimeoutRecord>?
 }
 
@@ -97,7 +130,10 @@ extension Hub {
 
 let blockTimeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void = { timer in
   let record = timer.pointee.context!.assumingMemoryBound(to: TimeoutRecord.self)
-  let timeout = Timeout(of: record.pointee.duration)
-  record.pointee.fired = timeout
-  record.pointee.greenlet._withUnsafeGuaranteedRef { _ = $0.interrupt(with: timeout) }
+  record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
+    if greenlet.isGone { return }
+    let timeout = Timeout(of: record.pointee.duration)
+    record.pointee.fired = timeout
+    greenlet.interrupt(with: timeout)
+  }
 }

@@ -65,9 +65,10 @@ public final class Generator<Element>: Sequence, IteratorProtocol {
   /// - Precondition: No other greenlet, nor the body itself, is asking already.
   public func next() -> Element? {
     if let consumer = slot.consumer { fatal(alreadyRunning(for: consumer)) }
+    let before = evg_thread_self().pointee.switches
     if let element = advance() { return element }
     if let error = slot.error, let postpone = evg_thread_self().pointee.postpone {
-      withUnsafePointer(to: error) { postpone($0) }
+      withUnsafePointer(to: error) { postpone($0, before + 1) }
     }
     return nil
   }

@@ -17,6 +17,8 @@ final class RawCore {
   private var body: ((Any?) throws -> Any?)?
   /// It was dropped and did not end by that.
   private var isAbandoned = false
+  /// The switches of the thread when the body began, or when an error was last thrown in by hand.
+  private var sentSince: UInt64 = 0
   private var message: RawMessage? {
     didSet { context?.pointee.has_message = message != nil }
   }
@@ -137,6 +139,7 @@ final class RawCore {
     let message = self.message
     self.message = nil
     if thread.hasDropped { thread.unwindDropped() }
+    if case .error? = message { sentSince = evg_thread_self().pointee.switches }
     try trace(message)
     return try message?.get()
   }
@@ -167,6 +170,7 @@ final class RawCore {
     if context!.pointee.lacks_stack {
       outcome = .error(SwitchError("no memory for the stack of a greenlet"))
     } else {
+      sentSince = evg_thread_self().pointee.switches
       do {
         let first = try arrive()
         let body = self.body!
@@ -174,11 +178,19 @@ final class RawCore {
         outcome = .value(try body(first))
       } catch let exit as GreenletExit {
         outcome = .value(exit)
+        postpone(exit)
       } catch {
         outcome = .error(error)
       }
     }
     finish(with: outcome)
+  }
+
+  /// To whoever gets it an exit is a value, and would be lost if the hub threw it to kill: nobody
+  /// but this body knows of it.
+  private func postpone(_ exit: any Error) {
+    guard let postpone = evg_thread_self().pointee.postpone else { return }
+    withUnsafePointer(to: exit) { postpone($0, sentSince) }
   }
 
   private func finish(with outcome: RawMessage) {

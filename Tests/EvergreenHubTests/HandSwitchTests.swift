@@ -96,12 +96,125 @@ struct HandSwitchTests {
         try sleep(for: .seconds(3600))
       }
       try Greenlet.yield()
-      try victim.kill(waiting: false)
-      try Greenlet.yield()
-      if !victim.isReady { try victim.kill() }
-      #expect(log.entries.first == "raw")
-      #expect(log.entries.last == "outer")
+      try #expect(victim.kill(timeout: .seconds(10)))
+      #expect(log.entries == ["raw", "raw has ended", "outer"])
+      #expect(victim.error is GreenletExit)
     }
+  }
+
+  @Test func aKillReachesThroughSeveralRawGreenlets() async throws {
+    try await runGreen {
+      let log = Log()
+      let victim = spawn {
+        let outer = RawGreenlet { _ in
+          defer { log.add("outer raw") }
+          let inner = RawGreenlet { _ in
+            defer { log.add("inner raw") }
+            try sleep(for: .seconds(3600))
+            return nil
+          }
+          try inner.switch()
+          try Greenlet.yield()
+          log.add("never")
+          return nil
+        }
+        try outer.switch()
+        try Greenlet.yield()
+        log.add("never")
+      }
+      try Greenlet.yield()
+      try #expect(victim.kill(timeout: .seconds(10)))
+      #expect(log.entries == ["inner raw", "outer raw"])
+    }
+  }
+
+  @Test func aKillThatARawGreenletSwallowsIsOver() async throws {
+    try await runGreen {
+      let victim = spawn {
+        let raw = RawGreenlet { _ in
+          do { try sleep(for: .seconds(3600)) } catch is GreenletExit {}
+          return "lived"
+        }
+        let answer = try raw.switch() as? String
+        try Greenlet.yield()
+        return answer
+      }
+      try Greenlet.yield()
+      try #expect(victim.kill(timeout: .seconds(10)))
+      #expect(victim.value == "lived")
+    }
+  }
+
+  @Test func aRawGreenletThatIsDroppedIsNoKill() async throws {
+    try await runGreen {
+      let log = Log()
+      let victim = spawn {
+        let waiter = RawGreenlet { [main = RawGreenlet.current] _ in
+          defer { log.add("dropped") }
+          return try main.switch()
+        }
+        try waiter.switch()
+        let ticks = Generator<Int> { _ in try sleep(for: .seconds(3600)) }
+        defer {
+          try? sleep(for: .milliseconds(1))  // not interrupted by what `waiter` ended with
+          log.add("cleaned up")
+        }
+        do {
+          _ = try ticks.nextOrThrow()
+        } catch {
+          withExtendedLifetime(consume waiter) {}
+          log.add("caught")
+          do { try sleep(for: .milliseconds(1)) } catch { log.add("killed again") }
+          throw error
+        }
+      }
+      try Greenlet.yield()
+      try #expect(victim.kill(timeout: .seconds(10)))
+      #expect(log.entries == ["dropped", "caught", "cleaned up"])
+    }
+  }
+
+  @Test func aRawGreenletThatNeedsAHubFirstWorksForTheThreadsOwnCode() {
+    let log = SharedLog()
+    OwnThread {
+      let ticks = Generator<Int> { yield in
+        for number in 0..<2 {
+          try sleep(for: .milliseconds(1))
+          try yield(number)
+        }
+      }
+      log.add("\(ticks.next() ?? -1)")
+      #expect(Greenlet.current === Hub.current.main)
+      #expect(thrown { try sleep(for: .milliseconds(1)) } == nil)
+      #expect((try? spawn { 3 }.get()) == 3)
+      log.add("\(ticks.next() ?? -1)")
+      #expect(ticks.next() == nil)
+      #expect(ticks.error == nil)
+      #expect((try? spawn { 4 }.get()) == 4)
+      log.add("end")
+    }.join()
+    #expect(log.entries == ["0", "1", "end"])
+  }
+
+  @Test func aHubMayBeginAndEndInARawGreenlet() {
+    let log = SharedLog()
+    OwnThread {
+      for number in 0..<2 {
+        let raw = RawGreenlet { _ in
+          try Hub.withHub { _ in
+            spawn { try sleep(for: .seconds(3600)) }
+            return try spawn {
+              try sleep(for: .milliseconds(1))
+              return number
+            }.get()
+          }
+        }
+        log.add("\((try? raw.switch() as? Int) ?? -1)")
+        #expect(Hub.currentIfAny == nil)
+        #expect(raw.isDead)
+      }
+    }.join()
+    #expect(log.entries == ["0", "1"])
   }
 
   @Test func aGeneratorMayBlock() async throws {

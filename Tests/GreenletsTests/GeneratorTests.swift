@@ -455,6 +455,111 @@ import Testing
     }
   }
 
+  @Test func anErrorOfTheBodysOwnIsLeftAloneAfterOneOfTheSameType() async throws {
+    try await runGreenInVirtualTime { _ in
+      let worker = spawn { try sleep(for: .seconds(1000)) }
+      let generator = Generator<Int> { yield in
+        try? withTimeout(.seconds(1)) { try sleep(for: .seconds(1000)) }
+        try yield(1)
+        try worker.get(timeout: .seconds(1))
+      }
+      #expect(throws: Timeout.self) {
+        try withTimeout(.seconds(1)) { try sleep(for: .seconds(1000)) }
+      }
+      for n in generator { #expect(n == 1) }
+      #expect(generator.error is Timeout)
+      try Greenlet.yield()
+      try sleep(for: .seconds(1))
+      try worker.kill()
+    }
+  }
+
+  @Test func aKillThatTheBodySwallowedIsOver() async throws {
+    try await runGreen {
+      let ended = spawn { try sleep(for: .seconds(1000)) }
+      try Greenlet.yield()
+      try ended.kill()
+      let greenlet = spawn {
+        let generator = Generator<Int> { yield in
+          do { try sleep(for: .seconds(1000)) } catch is GreenletExit {}
+          try yield(1)
+          try ended.get()  // throws the exit of another one
+        }
+        for n in generator { #expect(n == 1) }
+        #expect(generator.error is GreenletExit)
+        try Greenlet.yield()
+        return "lived"
+      }
+      try Greenlet.yield()
+      try greenlet.kill()
+      #expect(greenlet.value == "lived")
+    }
+  }
+
+  @Test(arguments: [true, false])
+  func aTimeoutThatWasPostponedCanBeTakenBack(_ isCancelled: Bool) async throws {
+    try await runGreenInVirtualTime { _ in
+      Hub.current.onError = { _, _ in }
+      for error in [nil, OneError()] {
+        let victim = spawn {
+          let timeout = Timeout.start(after: .seconds(1), throwing: error)
+          let generator = Generator<Int> { _ in try sleep(for: .seconds(1000)) }
+          #expect(generator.next() == nil)
+          if isCancelled { timeout.cancel() }
+          try sleep(for: .seconds(1))
+        }
+        try victim.join()
+        if isCancelled {
+          #expect(victim.isSuccessful)
+        } else {
+          #expect(error == nil ? victim.error is Timeout : victim.error is OneError)
+        }
+      }
+    }
+  }
+
+  @Test func aTimeoutInABodyMayOutliveWhoStartedIt() async throws {
+    try await runGreenInVirtualTime { clock in
+      let generator = Generator<Int> { yield in
+        try withTimeout(.seconds(5)) {
+          try yield(1)
+          try yield(2)
+        }
+        try yield(3)
+      }
+      weak var first: AnyGreenlet?
+      do {
+        let asker = spawn { #expect(generator.next() == 1) }
+        first = asker
+        try asker.join()
+      }
+      try sleep(for: .seconds(10))
+      #expect(clock.elapsed == .seconds(10))
+      try spawn { #expect(generator.next() == 2) }.join()
+      #expect(generator.next() == 3)
+      #expect(first == nil, "the block held it")
+    }
+  }
+
+  @Test func aTimeoutInABodyMayOutliveItsHub() throws {
+    let log = Smuggled(Log())
+    try onThread {
+      var generator: Generator<Int>?
+      Hub.withHub { _ in
+        generator = Generator<Int> { yield in
+          defer { log.value("unwound") }
+          try withTimeout(.seconds(5)) { try yield(1) }
+        }
+        let consumer = generator!
+        spawn { #expect(consumer.next() == 1) }
+        try? Greenlet.yield()
+      }
+      #expect(log.value.lines.isEmpty)
+      generator = nil
+      #expect(log.value.lines == ["unwound"])
+    }
+  }
+
   @Test func theTimeoutOfABlockEndsALoopAndThenTheBlock() async throws {
     try await runGreenInVirtualTime { clock in
       let log = Log()

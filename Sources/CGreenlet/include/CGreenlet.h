@@ -92,9 +92,10 @@ struct evg_thread {
   evg_context *_Nullable hub;      // runs when nothing else can
   void *_Nullable hub_object;
   void *_Nullable raw_object;      // what the raw greenlets of this thread share
-  /// The hub's: takes back an error that it threw (a Swift `any Error`) and that met code which
-  /// cannot throw; it is thrown again at the next switch point.
-  void (*_Nullable postpone)(const void *error);
+  /// The hub's: takes back an error (a Swift `any Error`) that met code which cannot throw. If the
+  /// hub itself threw it, when `switches` was `since` or more, it is thrown again at the next
+  /// switch point.
+  void (*_Nullable postpone)(const void *error, uint64_t since);
   evg_context *_Nullable ready_head;
   evg_context *_Nullable ready_tail;
   evg_context *_Nullable finished;  // its stack is taken back by whoever runs next
