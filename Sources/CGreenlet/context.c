@@ -413,7 +413,7 @@ bool evg_switch_plainly(evg_context *to) {
   evg_thread *self = &evg_self;
   evg_context *from = self->current;
   if (to->state != EVG_SUSPENDED || to->thread != self || !from || !from->raw || from->is_orphan ||
-      __atomic_load_n(&self->raw_attention, __ATOMIC_RELAXED)) {
+      from->lacks_stack || __atomic_load_n(&self->raw_attention, __ATOMIC_RELAXED)) {
     return false;
   }
   from->state = EVG_SUSPENDED;

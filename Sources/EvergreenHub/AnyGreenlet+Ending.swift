@@ -45,9 +45,10 @@ extension AnyGreenlet {
 
   /// Ends the greenlet by throwing `error` at the point where it waits.
   ///
-  /// One that has not begun never runs its body. One that is ready to run, or has just won what it
-  /// waited for, gets the error at its next switch point. A kill that is under way already is not
-  /// repeated. The greenlet may catch the error and go on; then it must be killed again.
+  /// One that has not begun never runs its body; its error is reported when its turn comes. One
+  /// that is ready to run, or has just won what it waited for, gets the error at its next switch
+  /// point. A kill that is under way already is not repeated. The greenlet may catch the error and
+  /// go on; then it must be killed again.
   ///
   /// - Parameters:
   ///   - error: What is thrown there, and becomes its ``error``.
@@ -90,12 +91,13 @@ extension AnyGreenlet {
   }
 
   /// Ends one that has not begun. Its context, if it has one, is run all the same, finds it
-  /// finished, and gives itself back.
+  /// finished, reports the error, and gives itself back; for a report it gets one.
   final func cancelStart(with error: any Error) {
-    let unqueued = phase == .delayed ? context : nil
+    let isQueued = phase == .scheduled
     dropBody()
-    finish(with: error)
-    if let unqueued { evg_ready(unqueued) }
+    finish(with: error, isReporting: false)
+    if isQueued { return }
+    if context != nil || !(error is GreenletExit) { evg_ready(context ?? makeContext()) }
   }
 }
 

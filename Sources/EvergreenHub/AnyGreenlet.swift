@@ -214,6 +214,8 @@ public class AnyGreenlet: CustomStringConvertible {
     if phase == .scheduled {
       phase = .running
       finish(with: context.pointee.lacks_stack ? stackUnavailable() : runner.run(self))
+    } else {
+      reportLate()
     }
     self.context = nil
     if context.pointee.raw != nil { releaseRawWrapper(of: context) }
@@ -222,7 +224,17 @@ public class AnyGreenlet: CustomStringConvertible {
 
   private final func stackUnavailable() -> any Error {
     dropBody()
-    return hub.stackUnavailable()
+    return Hub.stackUnavailable()
+  }
+
+  /// It was killed before it began: the handler runs here, where it may block, not in the killer.
+  @inline(never)
+  private final func reportLate() {
+    if let error { report(error) }
+  }
+
+  private final func report(_ error: any Error) {
+    if !(error is GreenletExit) { hub.reportError(error, of: self) }
   }
 
   private final var runner: Runner {
@@ -233,14 +245,12 @@ public class AnyGreenlet: CustomStringConvertible {
   func dropBody() {}
 
   /// Marks the end, wakes who waits for it, reports an error.
-  final func finish(with error: (any Error)?) {
+  final func finish(with error: (any Error)?, isReporting: Bool = true) {
     phase = .finished
     if !joiners.isEmpty { joiners.signalAll() }
-    if extras != nil, hasDueError { withDueErrors { $0 = DueErrors() } }  // the handler may block
-    if let error {
-      keepError(error)
-      if !(error is GreenletExit) { hub.reportError(error, of: self) }
-    }
+    if let error { keepError(error) }
+    if extras != nil { announceEnd() }
+    if let error, isReporting { report(error) }
     if extras != nil { finishExtras() }
   }
 

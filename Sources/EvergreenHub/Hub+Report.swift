@@ -54,7 +54,7 @@ extension Hub {
     }
   }
 
-  func stackUnavailable() -> StackUnavailable {
+  static func stackUnavailable() -> StackUnavailable {
     let reason = Errno(rawValue: evg_stack_error()).description
     return StackUnavailable(
       description:

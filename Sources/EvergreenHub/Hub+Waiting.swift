@@ -68,10 +68,12 @@ extension Hub {
 
   /// What the quick look at a switch point found: throws an error that is due.
   ///
-  /// - Throws: ``BlockingInHub`` on the hub's own stack.
+  /// - Throws: ``BlockingInHub`` on the hub's own stack; ``StackUnavailable`` on the reserve, which
+  ///   the next one that gets no stack would overwrite.
   @inline(never)
   static func takeCare(of context: UnsafeMutablePointer<evg_context>) throws {
     guard let owner = context.pointee.owner else { throw BlockingInHub() }
+    if context.pointee.lacks_stack { throw stackUnavailable() }
     let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
     if greenlet.hasDueError { throw greenlet.takeDueError() }
   }

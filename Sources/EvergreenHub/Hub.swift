@@ -64,7 +64,9 @@ public final class Hub {
 
   /// Called with each error that ends a greenlet, but ``GreenletExit``; prints it by default.
   ///
-  /// Runs in the greenlet that failed. What it throws is printed.
+  /// Runs in the greenlet that failed, after whoever waits for its end has been woken, and may
+  /// block; but if there was no memory for its stack, waiting throws ``StackUnavailable``. What it
+  /// throws is printed.
   public var onError: (_ greenlet: AnyGreenlet, _ error: any Error) throws -> Void = { _, _ in }
 
   /// Wakers that the loop does not see: jobs of thread pools, signal handlers. While there are any

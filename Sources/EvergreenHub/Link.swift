@@ -65,10 +65,19 @@ extension AnyGreenlet {
     return link
   }
 
+  /// Each once, also if one of them adds another.
+  final func runRawLinks() {
+    guard let extras, !extras.links.isEmpty else { return }
+    let links = extras.links
+    extras.links = []
+    for link in links where link.isRaw && !link.isTakenBack { try? link.call(self) }
+    let others = links.filter { !$0.isRaw && !$0.isTakenBack }
+    if !others.isEmpty { extras.links = others + extras.links }
+  }
+
   func runLinks() {
+    runRawLinks()
     let extras = ownExtras
-    for link in extras.links where link.isRaw { try? link.call(self) }
-    extras.links.removeAll { $0.isRaw }
     guard !extras.links.isEmpty, !extras.linksAreRunning else { return }
     extras.linksAreRunning = true
     spawn { [self] in

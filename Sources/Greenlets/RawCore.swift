@@ -75,6 +75,9 @@ final class RawCore {
     if target.thread !== thread {
       throw SwitchError("cannot switch to a greenlet of another thread")
     }
+    if context!.pointee.lacks_stack {
+      throw SwitchError("a greenlet that could get no stack cannot switch to another one")
+    }
     if case .error(let error) = message, target.phase != .active {
       if target.phase == .dead, error is GreenletExit { return error }
       target.die()
@@ -240,6 +243,8 @@ final class RawCore {
       thread.droppedElsewhere.add(Unmanaged.passRetained(self))
     } else if context == evg_current() || context!.pointee.state != EVG_SUSPENDED {
       context!.pointee.is_orphan = true  // it is looked at when it switches away
+    } else if evg_current()!.pointee.lacks_stack {
+      thread.orphans.append(self)  // at the next switch: from here it could not come back
     } else {
       unwind()
     }

@@ -1,6 +1,7 @@
 // Evergreen: tests of killing greenlets, in every phase of their lives
 // SPDX-License-Identifier: MIT
 
+import EventLoop
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
@@ -165,6 +166,51 @@ struct KillTests {
     }
   }
 
+  @Test(arguments: [Stage.unstarted, .delayed, .scheduled])
+  func ofOneThatHasNotBegunDoesNotRunTheHandlerInTheKiller(_ stage: Stage) async throws {
+    try await runGreenInVirtualTime { _ in
+      let log = Log()
+      let victim = try Victim(at: stage)
+      Hub.current.onError = { greenlet, error in
+        #expect(greenlet === victim.greenlet)
+        #expect(Greenlet.current === greenlet)
+        log.add("handler")
+        try sleep(for: .seconds(1))
+        log.add("handled \(error)")
+      }
+      try #expect(victim.greenlet.kill(OneError(), waiting: false))
+      log.add("killer")
+      try Hub.current.join()
+      #expect(log.entries == ["killer", "handler", "handled OneError(number: 0)"])
+    }
+  }
+
+  @Test(arguments: [Stage.unstarted, .delayed, .scheduled])
+  func ofOneThatHasNotBegunIsReportedAtTheEndOfTheHubToo(_ stage: Stage) async throws {
+    let log = SharedLog()
+    try await runGreen {
+      Hub.current.onError = { _, error in log.add("\(error)") }
+      try Victim(at: stage).greenlet.kill(OneError())
+    }
+    #expect(log.entries == ["OneError(number: 0)"])
+  }
+
+  @Test func inACallbackOfTheLoopDoesNotRunTheHandlerThere() async throws {
+    try await runGreen {
+      let log = Log()
+      let victim = Greenlet {}
+      Hub.current.onError = { _, _ in
+        try sleep(for: .milliseconds(1))
+        log.add("handled")
+      }
+      let timer = Hub.current.eventLoop.timer(after: .zero)
+      timer.start { try victim.kill(OneError(), waiting: false) }
+      try victim.join()
+      try Hub.current.join()
+      #expect(log.entries == ["handled"])
+    }
+  }
+
   @Test func aDelayedVictimsTimerIsTakenBack() async throws {
     try await runGreenInVirtualTime { clock in
       let victim = spawn(after: .seconds(1000)) {}
@@ -303,6 +349,11 @@ struct KillTests {
     try await runGreenInVirtualTime { _ in
       let event = Event()
       let log = Log()
+      let target = Box<AnyGreenlet?>(nil)
+      spawn {  // its timer is the first of the two, so it runs when the other has fired too
+        try sleep(for: .seconds(5))
+        try target.value!.kill(waiting: false)
+      }
       let victim = spawn {
         try withTimeout(.seconds(5)) {
           do { try event.wait() } catch {
@@ -311,14 +362,10 @@ struct KillTests {
           }
         }
       }
-      spawn {
-        try sleep(for: .seconds(5))
-        try victim.kill(waiting: false)
-      }
+      target.value = victim
       try victim.join()
-      #expect(log.entries.count == 1)
-      #expect(victim.isReady)
-      #expect(victim.error is GreenletExit || victim.error is Timeout)
+      #expect(log.entries == ["GreenletExit"])
+      #expect(victim.error is GreenletExit)
     }
   }
 

@@ -31,6 +31,43 @@ import Testing
     }
   }
 
+  @Test func aMemberWhoseErrorIsBeingHandledHasLeft() async throws {
+    struct Failure: Error {}
+    try await runGreenInVirtualTime { clock in
+      let handled = Event()
+      Hub.current.onError = { _, _ in
+        try sleep(for: .seconds(100))
+        handled.set()
+      }
+      let pool = Pool(size: 2)
+      let failed = try pool.spawn { throw Failure() }
+      let sleeper = try pool.spawn { try sleep(for: .seconds(1000)) }
+      try Greenlet.yield()
+      #expect(pool.greenlets == [sleeper])
+      #expect(failed.isReady)
+      try #expect(joinAll([failed, sleeper] as [AnyGreenlet], timeout: .seconds(1)) == [failed])
+      try #expect(pool.kill(timeout: .seconds(5)))
+      try #expect(pool.kill())
+      #expect(clock.elapsed == .seconds(1))
+      #expect(!handled.isSet)
+      try handled.wait()
+      #expect(pool.freeCount == 2)
+    }
+  }
+
+  @Test func joinAllSeesOnesWhoseErrorIsBeingHandled() async throws {
+    struct Failure: Error {}
+    try await runGreenInVirtualTime { clock in
+      Hub.current.onError = { _, _ in try sleep(for: .seconds(100)) }
+      let failing = spawn {
+        try sleep(for: .seconds(1))
+        throw Failure()
+      }
+      try #expect(joinAll([failing], timeout: .seconds(5)) == [failing])
+      #expect(clock.elapsed == .seconds(1))
+    }
+  }
+
   @Test func spawnWaitsForAPlace() async throws {
     try await runGreenInVirtualTime { clock in
       let pool = Pool(size: 1)

@@ -280,6 +280,47 @@ import Darwin
   }
 
   @Test(.enabled(if: !Sanitizer.any))
+  func theHandlerOfWhatHasNoStackCannotWaitOrSwitch() async {
+    await #expect(processExitsWith: .success) {
+      try onThread {
+        try Hub.withHub { hub in
+          let gate = Gate()
+          var refusals: [String] = []
+          let waits: [() throws -> Void] = [
+            { try sleep(for: .milliseconds(1)) },
+            { try Greenlet.yield() },
+            { try gate.wait() },
+            { try spawn {}.join() },
+            { try RawGreenlet { _ in nil }.switch() },
+          ]
+          hub.onError = { _, _ in
+            do {
+              try waits[refusals.count % waits.count]()
+              fail("a wait must throw")
+            } catch is StackUnavailable {
+              refusals.append("wait")
+            } catch is SwitchError {
+              refusals.append("switch")
+            }
+          }
+          try spawn { errno = 1 }.get()
+          try RawGreenlet { _ in nil }.switch()
+          limitAddresses(toMore: 64 << 20)
+          let greenlets = (0..<2000).map { _ in spawn { try gate.wait() } }
+          for _ in 0..<100 { try Greenlet.yield() }
+          let failed = greenlets.count(where: \.isReady)
+          require(failed > 500 && failed < 1950, "\(failed) have failed")
+          require(refusals.count >= failed, "\(refusals.count) handlers have run")
+          require(refusals.contains("switch"), "none has switched")
+          gate.open()
+          try joinAll(greenlets)
+          require(greenlets.count(where: \.isSuccessful) == 2000 - failed, "others lived")
+        }
+      }
+    }
+  }
+
+  @Test(.enabled(if: !Sanitizer.any))
   func aRawGreenletWithoutAStackFailsInItsParent() async {
     await #expect(processExitsWith: .success) {
       try onThread {

@@ -191,13 +191,13 @@ static inline bool evg_wake(evg_context *context) {
 }
 
 /// Whether a switch point must look closer before or after a wait: an error is due, the context is
-/// a raw greenlet's, or it is the hub's own.
+/// a raw greenlet's or the hub's own, or it runs on the reserve, which it may not leave to others.
 static inline bool evg_needs_care(const evg_context *context) {
-  return context->is_due || context->is_raw || !context->owner;
+  return context->is_due || context->is_raw || context->lacks_stack || !context->owner;
 }
 
 /// Switches by hand to a suspended context, if there is nothing else to be done with it: same
-/// thread, nobody watches, nobody was dropped. True when control is back.
+/// thread, a stack of one's own, nobody watches, nobody was dropped. True when control is back.
 bool evg_switch_plainly(evg_context *to);
 
 /// Makes raw switches of a thread look closer, or not. From any thread.
