@@ -279,16 +279,21 @@ public class AnyGreenlet: CustomStringConvertible {
 
   private final func finishExtras() {
     guard let extras else { return }
-    extras.locals = [:]
+    for _ in 0..<4 where !extras.locals.isEmpty {  // values may make others when they go
+      let values = extras.locals
+      extras.locals = [:]
+      withExtendedLifetime(values) {}
+    }
     extras.rawWaiting = nil
     extras.delay?.cancel()
     extras.delay = nil
     if !extras.links.isEmpty { runLinks() }
   }
 
+  /// The hub of a main greenlet that has ended is about to go.
   final func finishMain() {
     context?.pointee.owner = nil
-    phase = .finished
+    evg_current()?.pointee.owner = nil
     context = nil
   }
 

@@ -24,29 +24,40 @@ public final class GreenletLocal<Value>: Sendable {
   }
 
   /// The value of the running greenlet.
+  ///
+  /// - Precondition: Not used in a callback on the hub's own stack: no greenlet runs there.
   public var value: Value {
     get {
       let greenlet = Greenlet.current
       if let value = greenlet.extras?.locals[key] { return value as! Value }
       let value = initial()
-      greenlet.ownExtras.locals[key] = value
+      put(value, in: greenlet.ownExtras)
       return value
     }
-    set { Greenlet.current.ownExtras.locals[key] = newValue }
+    set { put(newValue, in: Greenlet.current.ownExtras) }
+  }
+
+  /// The old value goes when the access to the others is over: its end may read and write them.
+  private func put(_ value: Any?, in extras: AnyGreenlet.Extras) {
+    let old = extras.locals[key]
+    extras.locals[key] = value
+    withExtendedLifetime(old) {}
   }
 
   /// Whether the running greenlet has a value of its own already.
   public var isSet: Bool { Greenlet.current.extras?.locals[key] != nil }
 
   /// Forgets the running greenlet's value.
-  public func reset() { Greenlet.current.extras?.locals[key] = nil }
+  public func reset() {
+    if let extras = Greenlet.current.extras { put(nil, in: extras) }
+  }
 
   /// Gives the variable a value for the time of `body`.
   public func withValue<R>(_ value: Value, _ body: () throws -> R) rethrows -> R {
     let extras = Greenlet.current.ownExtras
     let before = extras.locals[key]
-    extras.locals[key] = value
-    defer { extras.locals[key] = before }
+    put(value, in: extras)
+    defer { put(before, in: extras) }
     return try body()
   }
 }

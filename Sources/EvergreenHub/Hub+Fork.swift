@@ -102,7 +102,7 @@ extension Hub {
 }
 
 extension UnsafeMutablePointer<evg_timer> {
-  fileprivate func calls(
+  func calls(
     _ function: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void
   ) -> Bool {
     unsafeBitCast(pointee.fire, to: UInt.self) == unsafeBitCast(function, to: UInt.self)

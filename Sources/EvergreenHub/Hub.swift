@@ -260,7 +260,7 @@ public final class Hub {
       endWaiters.signalAll()
       return
     }
-    guard let last, !last.isReady else { endProcess() }
+    guard let last, !last.isReady || isUnwinding else { endProcess() }
     let exit = LoopExit(report: report(), waiter: "\(last)")
     guard last.interrupt(with: exit) else {
       fatal("\(last) has left by hand and nothing can wake it.\n\(exit.report)")
@@ -308,12 +308,16 @@ public final class Hub {
   /// Kills all greenlets, lets them finish, and frees what the thread holds for them.
   private func end(_ inspecting: ((HubRemains) -> Void)? = nil) {
     guard !isEnding, isCurrent else { return }
+    isUnwinding = true
     unwindAll()
     for handler in signalHandlers.values { handler.detach() }
-    signalHandlers = [:]
     inspecting?(HubRemains(of: self))
     Watchdog.unwatch(self)
     mail.close()
+    dropWhatIsHeld()
+    loop.destroy()
+    eventLoop.destroy()
+    for late in others { late.interruptForEnd() }
     isEnding = true
     // The hub's context sees that it is to end, and hands over to this one for the last time.
     ender = evg_current()
@@ -321,39 +325,87 @@ public final class Hub {
     evg_switch(context)
     main.finishMain()
     evg_set_hub(nil, nil)
-    attachments = [:]
-    onError = { _, _ in }  // it may hold what holds this hub
     freeAllTimeoutRecords()
     scratch.deallocate()
-    loop.destroy()
-    eventLoop.destroy()
     let holdsRaw = evg_thread_self().pointee.raw_object != nil
     if !holdsRaw { evg_detach() }
     Unmanaged.passUnretained(self).release()
   }
 
-  /// Kills all, and lets them clean up, for a second at most if that blocks. Whoever swallows the
-  /// kill and waits for what cannot come, or for longer, is killed again, a hundred times at most.
+  private var others: [AnyGreenlet] { greenletsWithContexts.filter { $0 !== main } }
+
+  /// Kills all, and lets them clean up, for a second at most if that blocks. What they spawn for
+  /// that, and links, get their turn within the same second. Whoever swallows the kill and waits
+  /// for what cannot come, or for longer, is killed again.
   private func unwindAll() {
-    let others = { self.greenletsWithContexts.filter { $0 !== self.main } }
-    let victims = others()
-    for victim in victims { victim.interruptForEnd() }
+    var waited = others
+    if !main.isReady { main.finish(with: nil) }  // nothing is thrown into it from now on
+    for victim in waited { victim.interruptForEnd() }
     let deadline = Deadline(after: .seconds(1), on: self)
     ownTimers += 1  // so that a wait for ever is found out
-    for victim in victims {
-      do { _ = try victim.join(until: deadline) } catch { break }
+    while awaitEnd(of: waited, until: deadline) {
+      for other in others where other.phase == .delayed { other.interruptForEnd() }
+      waited = others.filter { !$0.isReady }
+      if waited.isEmpty { break }
     }
     ownTimers -= 1
+    killOthers()
+    let stubborn = others
+    if stubborn.isEmpty { return }
+    warn(
+      "a hub ends while greenlets refuse to: " + stubborn.map(\.description).joined(separator: ", ")
+    )
+  }
+
+  /// - Returns: Whether they have ended; `false` if time is up, or if they wait for what cannot
+  ///   come.
+  private func awaitEnd(of greenlets: [AnyGreenlet], until deadline: Deadline) -> Bool {
+    for greenlet in greenlets {
+      while !greenlet.isReady {
+        do {
+          if try !greenlet.join(until: deadline) { return false }
+        } catch is LoopExit {
+          return false
+        } catch {
+          // The timeout of a block in a generator that outlives this. There may be many.
+          if deadline.remaining(on: self) == .zero { return false }
+        }
+      }
+    }
+    return true
+  }
+
+  /// Kills all, again and again, a hundred times at most.
+  private func killOthers() {
     for _ in 0..<100 {
-      let victims = others()
+      let victims = others
       if victims.isEmpty { return }
       for victim in victims { victim.interruptForEnd() }
       try? Greenlet.yield()
     }
-    let stubborn = greenletsWithContexts.filter { $0 !== main }
-    warn(
-      "a hub ends while greenlets refuse to: " + stubborn.map(\.description).joined(separator: ", ")
-    )
+  }
+
+  /// Lets go what users have put here while there is still the hub that its end may need.
+  private func dropWhatIsHeld() {
+    let held = (signalHandlers, attachments, onError, main.extras)
+    signalHandlers = [:]
+    attachments = [:]
+    onError = { _, _ in }  // it may hold what holds this hub
+    main.extras = nil
+    withExtendedLifetime(held) {}
+    releaseTimeouts()
+    killOthers()
+  }
+
+  /// Those that are still running hold themselves, and their greenlets.
+  private func releaseTimeouts() {
+    var running: [Timeout] = []
+    loop.stopTimers { timer in
+      guard timer.calls(timeoutFired), let timeout = timer.pointee.context else { return false }
+      running.append(Unmanaged<Timeout>.fromOpaque(timeout).takeUnretainedValue())
+      return true
+    }
+    for timeout in running { timeout.loopHasEnded() }
   }
 }
 

@@ -190,6 +190,151 @@ struct HubTests {
     #expect(log.entries == ["clean"])
   }
 
+  @Test func theEndGivesATurnToLinksAndToWhatACleanUpSpawns() async throws {
+    let log = SharedLog()
+    try await runGreen {
+      let victim = spawn {
+        defer {
+          spawn {
+            try sleep(for: .milliseconds(1))
+            spawn { log.add("grandchild") }
+            log.add("child")
+          }
+        }
+        try sleep(for: .seconds(3600))
+      }
+      victim.link { _ in
+        try sleep(for: .milliseconds(1))
+        log.add("link")
+      }
+      try Greenlet.yield()
+      spawn(after: .seconds(3600)) { log.add("never") }
+      spawn { log.add("never") }
+    }
+    #expect(log.entries.sorted() == ["child", "grandchild", "link"])
+  }
+
+  @Test func theEndDoesNotWaitLongForWhatACleanUpSpawns() async throws {
+    let log = SharedLog()
+    let begin = ContinuousClock.now
+    try await runGreen {
+      spawn {
+        defer {
+          spawn {
+            defer { log.add("killed") }
+            try sleep(for: .seconds(3600))
+          }
+          spawn(after: .seconds(3600)) { log.add("never") }
+          spawn {
+            defer { log.add("released") }
+            try Event().wait()
+          }
+        }
+        try sleep(for: .seconds(3600))
+      }
+      try Greenlet.yield()
+    }
+    #expect(log.entries.sorted() == ["killed", "released"])
+    #expect(ContinuousClock.now - begin < .seconds(30))
+  }
+
+  @Test func whatIsDueInTheMainGreenletDoesNotCutACleanUpShort() async throws {
+    let log = SharedLog()
+    try await runGreen {
+      for number in 0..<2 {
+        spawn {
+          defer {
+            do {
+              try sleep(for: .milliseconds(20))
+              log.add("clean \(number)")
+            } catch {
+              log.add("cut short")
+            }
+          }
+          try sleep(for: .seconds(3600))
+        }
+      }
+      try Greenlet.yield()
+      _ = Timeout.start(after: .milliseconds(1))
+      compute(for: .milliseconds(2))
+      try Greenlet.current.kill(OneError(), waiting: false)
+    }
+    #expect(log.entries == ["clean 0", "clean 1"])
+  }
+
+  @Test func theEndRunsTheLinksOfTheMainGreenlet() async throws {
+    let log = SharedLog()
+    try await runGreen {
+      let main = Hub.current.main!
+      main.linkSuccess { log.add($0 === main ? "success" : "another") }
+      main.linkFailure { _ in log.add("failure") }
+      let joiner = spawn {
+        try main.join()
+        log.add("joined")
+      }
+      try Greenlet.yield()
+      #expect(!joiner.isReady)
+    }
+    #expect(log.entries.sorted() == ["joined", "success"])
+  }
+
+  @Test func theEndFreesWhatItsThreadHasKept() {
+    final class Seen: @unchecked Sendable {
+      // Unchecked: the thread has ended before it is looked at.
+      weak var hub: Hub?
+      weak var timeout: Timeout?
+    }
+    let seen = Seen()
+    OwnThread {
+      let local = GreenletLocal<Event?>(default: nil)
+      Hub.withHub { hub in
+        seen.hub = hub
+        local.value = Event()  // holds the hub
+        Hub.current.main.name = "kept"
+        seen.timeout = Timeout.start(after: .seconds(3600))
+        #expect(seen.timeout?.isPending == true)
+      }
+      #expect(Hub.currentIfAny == nil)
+    }.join()
+    #expect(seen.hub == nil)
+    #expect(seen.timeout == nil)
+  }
+
+  @Test func whatGoesWithTheHubStillFindsIt() {
+    final class Guest: Sendable {
+      let log: SharedLog
+      let hub: ObjectIdentifier
+      init(_ log: SharedLog) {
+        self.log = log
+        hub = ObjectIdentifier(Hub.current)
+      }
+      deinit {
+        let found = Hub.currentIfAny.map { ObjectIdentifier($0) }
+        log.add(found == hub ? "its hub" : "\(String(describing: found))")
+        if found == hub { spawn {} }
+      }
+    }
+    struct Failure: Error {
+      let guest: Guest
+    }
+    let log = SharedLog()
+    OwnThread {
+      let local = GreenletLocal<Guest?>(default: nil)
+      Hub.withHub { hub in
+        local.value = Guest(log)
+        hub.attachments[ObjectIdentifier(Guest.self)] = Guest(log)
+        let inHandler = Guest(log)
+        hub.onError = { _, _ in _ = inHandler }
+        let inTimer = Guest(log)
+        hub.eventLoop.timer(after: .seconds(3600)).start { _ = inTimer }
+        let error = Failure(guest: Guest(log))
+        _ = Timeout.start(after: .seconds(3600), throwing: error)
+      }
+      #expect(Hub.currentIfAny == nil)
+    }.join()
+    #expect(log.entries == Array(repeating: "its hub", count: 5))
+  }
+
   @Test func theEndFindsOnesWithAHandlerOfErrors() async throws {
     let log = SharedLog()
     try await runGreen {

@@ -33,6 +33,36 @@ struct GreenletLocalTests {
     }
   }
 
+  /// Its end reads and writes the variables of the greenlet.
+  private final class Meddler: Sendable {
+    let log: SharedLog
+    init(_ log: SharedLog) { self.log = log }
+    deinit {
+      number.value += 1
+      text.reset()
+      log.add("\(number.value)")
+    }
+  }
+
+  @Test func aValuesEndMayUseTheVariables() async throws {
+    let log = SharedLog()
+    try await runGreen {
+      let local = GreenletLocal<Meddler?>(default: nil)
+      try spawn {
+        local.value = Meddler(log)
+        local.value = Meddler(log)
+        local.reset()
+        local.withValue(Meddler(log)) {}
+        local.value = Meddler(log)
+        local.withValue(nil) {}
+        #expect(log.entries == ["8", "9", "10"])
+      }.get()
+      #expect(log.entries.count == 4)
+      local.value = Meddler(log)
+    }
+    #expect(log.entries.count == 5)
+  }
+
   @Test func isSetAndReset() async throws {
     try await runGreen {
       #expect(!number.isSet)
