@@ -134,7 +134,8 @@ public func killAll(
 ///   - greenlets: Whom to wait for; all of one hub.
 ///   - timeout: The longest wait for all of them together; `nil` waits for ever.
 ///   - count: How many to wait for; `nil` for all.
-///   - raisingErrors: Whether to throw the error of the first that fails, first in time.
+///   - raisingErrors: Whether to throw the error of the first that fails: of those that had ended
+///     before the call the first in the order given, of the others the first in time.
 /// - Returns: Those that have ended: first those that had before the call, in the order given, then
 ///   the others in the order in which they did.
 /// - Throws: What is thrown into the caller; with `raisingErrors`, a greenlet's error.

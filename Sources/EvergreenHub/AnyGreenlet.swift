@@ -49,7 +49,7 @@ public class AnyGreenlet: CustomStringConvertible {
   @exclusivity(unchecked) final var extras: Extras?
   /// Unique on its hub, never used again.
   final let serial: UInt64
-  /// The serial of the greenlet that made this one.
+  /// The serial of the greenlet that made this one; the highest number if none did.
   final let spawner: UInt64
   private final let file: UnsafePointer<CChar>
   private final let line: UInt32

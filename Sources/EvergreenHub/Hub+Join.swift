@@ -25,8 +25,9 @@ extension Hub {
       try checkForDueError()
       return isOutOfWork
     }
-    if timeout != nil { ownTimers += 1 }
-    defer { if timeout != nil { ownTimers -= 1 } }
+    let timers = deadline.isNever ? 0 : 1
+    ownTimers += timers
+    defer { ownTimers -= timers }
     return try wait(
       WaitReason("the end of all work"), until: deadline,
       enlist: { endWaiters.append($0) }, delist: { endWaiters.remove($0) })

@@ -60,7 +60,9 @@ public final class Hub {
   ///
   /// The memory is reserved, not used: a greenlet costs the pages that it touches. Decoding JSON
   /// takes some 60 KiB, so think twice before making it smaller than 128 KiB.
-  @exclusivity(unchecked) public var stackSize = 256 * 1024
+  @exclusivity(unchecked) public var stackSize = 256 * 1024 {
+    didSet { if stackSize < 1 { stackSize = 1 } }
+  }
 
   /// Called with each error that ends a greenlet, but ``GreenletExit``; prints it by default.
   ///
@@ -138,7 +140,6 @@ public final class Hub {
           + "Run this code in a plain function on a thread of your own, or in Hub.withHub { } there"
       )
     }
-    return attach(loop: nil)
   }
 
   private static func attach(loop: (any LoopInterface)?) -> Hub {
@@ -194,10 +195,13 @@ public final class Hub {
     mail = MailboxCore(loop: loop)
     main = AnyGreenlet(mainOf: self)
     context = evg_context_new({ _ in Hub.currentIfAny!.run() }, 256 * 1024)
+    context.pointee.serial = .max  // no greenlet
     onError = { greenlet, error in warn("\(greenlet) failed: \(error)") }
     installAccessReport()
     Watchdog.watch(self)
   }
+
+  var contextID: UInt32 { context.pointee.id }
 
   /// Whether the calling code runs on this hub's thread.
   public var isCurrent: Bool {
@@ -237,7 +241,7 @@ public final class Hub {
   /// Nobody is ready, and nothing can come.
   var isOutOfWork: Bool {
     evg_thread_self().pointee.ready_head == nil && loop.referenceCount <= ownTimers
-      && !mayBeWoken && !mail.hasMail
+      && !mayBeWoken && !mail.hasMail && idlers.isEmpty
   }
 
   private func pollForWork() {

@@ -14,7 +14,9 @@ import Synchronization
 /// Thread { mailbox.post { counter.add(1) } }.start()
 /// ```
 ///
-/// As long as somebody holds a hub's mailbox, the hub does not take a standstill for a deadlock.
+/// As long as somebody holds a hub's mailbox, the hub does not take a standstill for a deadlock. In
+/// the child of a fork that counts what threads of the parent held, for a thread of the child may
+/// have got it from there.
 ///
 /// > gevent: `loop.run_callback_threadsafe`.
 public final class Mailbox: Sendable {
@@ -53,13 +55,6 @@ extension Hub {
     let mailbox = Mailbox(core: mail)
     mail.shared = mailbox
     return mailbox
-  }
-
-  /// Runs `body` in a greenlet of its own; see ``Mailbox/post(file:line:_:)``.
-  public func post(
-    file: StaticString = #fileID, line: UInt = #line, _ body: @escaping @Sendable () throws -> Void
-  ) {
-    mail.post { spawn(file: file, line: line, body) }
   }
 
   /// A door for the library's own threads: runs `body` on the hub's stack, where it must not

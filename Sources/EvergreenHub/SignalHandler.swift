@@ -10,7 +10,7 @@ import Glibc
 import Darwin
 #endif
 
-/// A signal that a hub answers; made by ``Hub/onSignal(_:_:)``.
+/// A signal that a hub answers; made by ``Hub/onSignal(_:keepsRunning:_:)``.
 public final class SignalHandler {
   /// Which signal.
   public let signal: Int32
@@ -54,12 +54,14 @@ extension Hub {
   /// try Hub.current.onSignal(SIGTERM) { try server.stop() }
   /// ```
   ///
-  /// The hub holds the handler until it is cancelled. While there is one, the hub does not take a
-  /// standstill for a deadlock, because the signal may come. Signals that arrive faster than the
-  /// loop turns are one.
+  /// The hub holds the handler until it is cancelled. While there is one that keeps it running, the
+  /// hub does not take a standstill for a deadlock, and ``join(timeout:)`` waits, because the
+  /// signal may come. Signals that arrive faster than the loop turns are one.
   ///
   /// - Parameters:
   ///   - signal: Which, as in `SIGTERM`.
+  ///   - keepsRunning: Whether the signal is something to wait for. `false` for one that only
+  ///     disturbs: without other work the hub does not wait for it.
   ///   - body: What answers it.
   /// - Returns: The handler, by which it can be cancelled.
   /// - Throws: ``LoopError`` if another hub answers the signal, or if it cannot be caught.
@@ -67,9 +69,9 @@ extension Hub {
   /// > gevent: `gevent.signal_handler(signalnum, handler)`.
   @discardableResult
   public func onSignal(
-    _ signal: Int32, _ body: @escaping () throws -> Void
+    _ signal: Int32, keepsRunning: Bool = true, _ body: @escaping () throws -> Void
   ) throws -> SignalHandler {
-    try addHandler(signal, isWaker: true, body)
+    try addHandler(signal, isWaker: keepsRunning, body)
   }
 
   /// Writes ``report()`` to standard error each time the signal comes.

@@ -61,10 +61,14 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   {
     guard let duration else { return Timeout(of: nil) }
     let greenlet = Greenlet.current
-    let timeout = Timeout(of: duration, in: greenlet, throwing: error)
     // Nothing else need hold a timeout that is running.
-    timeout.timer.context = Unmanaged.passRetained(timeout).toOpaque()
-    greenlet.withHub { $0.start(timeout.timerAddress, at: $0.deadline(after: duration)) }
+    let timeout = Timeout(of: duration, in: greenlet, throwing: error)
+    greenlet.withHub {
+      let deadline = $0.deadline(after: duration)
+      if deadline.isNever { return }
+      timeout.timer.context = Unmanaged.passRetained(timeout).toOpaque()
+      $0.start(timeout.timerAddress, at: deadline)
+    }
     return timeout
   }
 
@@ -82,10 +86,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     if let greenlet, !greenlet.isReady { greenlet.checkIsOnItsHub() }
     isOver = true
     guard let greenlet else { return }
-    if timer.armed {
-      greenlet.checkIsOnItsHub()
-      greenlet.withHub { $0.stop(timerAddress) }
-    }
+    if timer.armed { greenlet.withHub { $0.stop(timerAddress) } }
     letGo()
     if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
     self.greenlet = nil
@@ -212,7 +213,8 @@ final class StartTimer {
         let me = Unmanaged<StartTimer>.fromOpaque(timer.pointee.context!).takeUnretainedValue()
         me.action()
       }, Unmanaged.passUnretained(self).toOpaque())
-    hub.start(timer, at: hub.deadline(after: delay))
+    let deadline = hub.deadline(after: delay)
+    if !deadline.isNever { hub.start(timer, at: deadline) }
   }
 
   func cancel() {

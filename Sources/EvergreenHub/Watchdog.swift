@@ -44,12 +44,14 @@ enum Watchdog {
   final class Entry: Sendable {
     let thread: UInt
     let state: UInt  // the address of the thread's `evg_thread`
+    let hubID: UInt32  // of the context where callbacks run
     let threshold: Atomic<Int64>
     /// The hub waits for events: not blocked, idle.
     let isWaiting = Atomic(false)
 
-    init(threshold: Int64) {
+    init(of hub: Hub, threshold: Int64) {
       thread = UInt(pthread_self())
+      hubID = hub.contextID
       state = UInt(bitPattern: evg_thread_self())
       self.threshold = Atomic(threshold)
     }
@@ -85,7 +87,8 @@ enum Watchdog {
         warn("EVERGREEN_WATCHDOG=\(text) is not a number of milliseconds; the watchdog is off")
         return nil
       }
-      return milliseconds == 0 ? nil : milliseconds * 1_000_000
+      let (nanoseconds, isTooMuch) = milliseconds.multipliedReportingOverflow(by: 1_000_000)
+      return milliseconds == 0 ? nil : isTooMuch ? .max : nanoseconds
     }
     #if DEBUG
     return 100_000_000
@@ -103,7 +106,7 @@ enum Watchdog {
       entry.threshold.store(threshold, ordering: .relaxed)
       return
     }
-    let entry = Entry(threshold: threshold)
+    let entry = Entry(of: hub, threshold: threshold)
     hub.watchdog = entry
     // Threads of Dispatch, and those that they make, have all signals blocked; see glimpse.c.
     var question = sigset_t()
@@ -123,7 +126,9 @@ enum Watchdog {
     }
     guard isNeeded else { return }
     atExit
-    _ = evg_start_thread({ _ in Watchdog.run() }, nil, 0)
+    if evg_start_thread({ _ in Watchdog.run() }, nil, 0) != 0 {
+      state.withLock { $0.runsSince = nil }  // the next hub tries again
+    }
   }
 
   /// What runs at exit keeps nobody waiting.
@@ -183,14 +188,22 @@ enum Watchdog {
     var glimpse = evg_glimpse()
     guard evg_look_at(entry.thread, &glimpse), glimpse.switches == switches else { return nil }
     watched.isReported = true
-    // The hub's own context is one of them, the blocking greenlet may be another.
-    guard glimpse.others > (glimpse.id == 0 ? 1 : 2) else { return nil }
-    return report(glimpse, blockedFor: blocked)
+    // Of whoever else blocks, the main greenlet waits; for it, the hub's own context does not
+    // count.
+    guard glimpse.id != 0 || glimpse.others > 1 else { return nil }
+    return report(glimpse, of: entry, blockedFor: blocked)
   }
 
-  private static func report(_ glimpse: evg_glimpse, blockedFor nanoseconds: UInt64) -> String {
+  private static func report(
+    _ glimpse: evg_glimpse, of entry: Entry, blockedFor nanoseconds: UInt64
+  ) -> String {
     var glimpse = glimpse
-    var who = glimpse.id == 0 ? "the main greenlet" : "greenlet \(glimpse.id)"
+    var who =
+      switch glimpse.id {
+      case 0: "the main greenlet"
+      case entry.hubID: "a callback of the loop"
+      default: "greenlet \(glimpse.id)"
+      }
     let name = withUnsafeBytes(of: &glimpse.name) {
       String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
     }

@@ -22,6 +22,10 @@ public func sleep(for duration: Duration) throws {
 
 /// Waits until an instant.
 ///
+/// - Parameter instant: Never earlier than this. One that has passed only lets the others run.
+/// - Throws: What is thrown into the caller: ``GreenletExit``, or the ``Timeout`` of an enclosing
+///   block.
+///
 /// > Switch point: Yes.
 @available(*, noasync, message: "use Task.sleep(until:) in a task")
 public func sleep(until instant: ContinuousClock.Instant) throws {
@@ -33,6 +37,9 @@ private func sleep(until deadline: Deadline, on hub: Hub) throws {
 }
 
 /// Waits until no greenlet is ready and no event is pending: a stronger ``Greenlet/yield()``.
+///
+/// - Throws: What is thrown into the caller: ``GreenletExit``, or the ``Timeout`` of an enclosing
+///   block.
 ///
 /// > Switch point: Yes.
 ///

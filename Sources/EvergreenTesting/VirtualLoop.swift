@@ -20,7 +20,7 @@ public final class VirtualClock {
   }
 
   /// How much virtual time has passed since the test began.
-  public var elapsed: Duration { .nanoseconds(Int64(loop.now - begin)) }
+  public var elapsed: Duration { .nanoseconds(loop.now - begin) }
 
   /// Makes time pass, without running anybody: timers that are due fire at the next switch.
   public func advance(by duration: Duration) { loop.advance(by: duration) }
@@ -38,13 +38,16 @@ final class VirtualLoop: LoopInterface {
 
   func readClock() -> UInt64 { now }
 
-  func advance(by duration: Duration) { now += duration.clampedNanoseconds }
+  func advance(by duration: Duration) {
+    let (sum, isTooMuch) = now.addingReportingOverflow(duration.clampedNanoseconds)
+    now = isTooMuch ? .max - 1 : sum
+  }
 
   func poll(wait: Bool) {
     real.poll(wait: wait && timers.isEmpty)
     if fireDue() || !wait { return }
     if evg_thread_self().pointee.ready_head != nil { return }  // by a descriptor: time stands still
-    guard let first = timers.first else { return }
+    guard let first = timers.first, first.pointee.deadline != .max else { return }
     now = max(now, first.pointee.deadline)
     _ = fireDue()
   }
@@ -93,6 +96,7 @@ final class VirtualLoop: LoopInterface {
   func holdOpen(_ on: Bool) { real.holdOpen(on) }
 
   func destroy() {
+    for timer in timers { timer.pointee.armed = false }
     timers = []
     real.destroy()
   }

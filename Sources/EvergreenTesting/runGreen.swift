@@ -51,7 +51,8 @@ package func runGreenInChild(_ body: @escaping @Sendable () throws -> Void) asyn
 /// As ``runGreen(_:)``, in virtual time: whenever everybody waits for time to pass, it has passed.
 ///
 /// `sleep(for: .seconds(3600))` takes no time at all, and timers fire in their order. Descriptors
-/// still work; what comes from outside the process comes in real time, so use in-memory pairs.
+/// still work; what comes from outside the process comes in real time, so use in-memory pairs. So
+/// does what threads do: time passes while a greenlet waits for a thread pool.
 public func runGreenInVirtualTime<R: Sendable>(
   _ body: @escaping @Sendable (VirtualClock) throws -> R
 ) async throws -> R {

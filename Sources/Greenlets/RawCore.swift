@@ -118,6 +118,7 @@ final class RawCore {
     case .new:
       let context = evg_context_new({ RawCore.enter($0) }, stackSize)
       context.pointee.is_raw = true
+      context.pointee.serial = .max  // no greenlet of the hub
       context.pointee.raw = Unmanaged.passRetained(self).toOpaque()
       context.pointee.words.3 = evg_task_locals_copy()
       self.context = context

@@ -53,7 +53,7 @@ private final class Crowd {
     members.append(spawn(after: .milliseconds(1)) { self.steps += 1 })
     add {}
     let me = Smuggled(value: self)
-    Hub.current.post { me.value.steps += 1 }
+    Hub.current.mailbox.post { me.value.steps += 1 }
   }
 
   private func add(_ body: @escaping () throws -> Void) {

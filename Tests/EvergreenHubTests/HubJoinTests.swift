@@ -80,6 +80,25 @@ struct HubJoinTests {
     }
   }
 
+  @Test func aTimeoutThatNeverComesIsNone() async throws {
+    try await runGreenInVirtualTime { clock in
+      spawn { try sleep(for: .seconds(5)) }
+      try Greenlet.yield()
+      try #expect(Hub.current.join(timeout: .seconds(Int64.max)))
+      #expect(clock.elapsed == .seconds(5))
+    }
+  }
+
+  @Test func oneThatWaitsForAnIdleLoopIsWork() async throws {
+    try await runGreen {
+      let idler = spawn { try idle() }
+      try Greenlet.yield()
+      try #expect(!Hub.current.join(timeout: .zero))
+      try idler.join()
+      try #expect(Hub.current.join(timeout: .zero))
+    }
+  }
+
   @Test func severalMayWait() async throws {
     try await runGreenInVirtualTime { clock in
       spawn { try sleep(for: .seconds(10)) }

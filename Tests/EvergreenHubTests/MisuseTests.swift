@@ -126,6 +126,24 @@ struct MisuseTests {
       })
   }
 
+  @Test func cancellingATimeoutThatHasFiredElsewhere() async throws {
+    expectSentence(
+      await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+        try await runGreenInChild {
+          let event = Event()
+          spawn {
+            try sleep(for: .milliseconds(1))
+            event.set()
+          }
+          try Greenlet.yield()
+          let timeout = Smuggled(value: Timeout.start(after: .milliseconds(2)))
+          compute(for: .milliseconds(5))
+          try event.wait()
+          OwnThread { timeout.value.cancel() }.join()
+        }
+      })
+  }
+
   @Test func joiningAHubElsewhere() async throws {
     expectSentence(
       await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {

@@ -72,6 +72,26 @@ struct SignalHandlerTests {
     }
   }
 
+  @Test func thoseThatOnlyDisturbAreNothingToWaitFor() async throws {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        let log = SharedLog()
+        let hub = Hub.current
+        let handler = try hub.onSignal(SIGUSR1, keepsRunning: false) { log.add("handled") }
+        try check(hub.join())
+        try #require(thrown { try Event().wait() } is LoopExit)
+        kill(getpid(), SIGUSR1)
+        try sleep(for: .milliseconds(50))
+        try #require(log.entries == ["handled"])
+        handler.cancel()
+        let keeper = try hub.onSignal(SIGUSR1) {}
+        try check(!hub.join(timeout: .milliseconds(1)))
+        keeper.cancel()
+        try check(hub.join())
+      }
+    }
+  }
+
   @Test func cancelledOnesDoNotRun() async throws {
     await #expect(processExitsWith: .success) {
       try await runGreenInChild {

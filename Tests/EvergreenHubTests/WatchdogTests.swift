@@ -1,6 +1,7 @@
 // Evergreen: tests of the detection of blocked hubs
 // SPDX-License-Identifier: MIT
 
+import EventLoop
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
@@ -30,6 +31,40 @@ struct WatchdogTests {
         try #require(report.contains(") has blocked its hub for "), "\(report)")
         try #require(report.contains("ThreadPool"), "\(report)")
         try #require(report.split(separator: "\n").count > 1, "\(report)")  // it shows where
+      }
+    }
+  }
+
+  @Test func reportsTheOnlyOneBesideAMainGreenletThatWaits() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreenInChild {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        let culprit = spawn { compute(for: .milliseconds(1500)) }
+        culprit.name = "culprit"
+        try culprit.join()
+        try #require(log.entries.count == 1, "\(log.entries)")
+        try #require(log.entries[0].contains("\"culprit\" (spawned at "), "\(log.entries)")
+      }
+    }
+  }
+
+  @Test func reportsACallbackOfTheLoop() async throws {
+    await #expect(processExitsWith: .success) {
+      let log = SharedLog()
+      Hub.onBlocked { log.add($0) }
+      try await runGreenInChild {
+        Hub.current.blockingThreshold = .milliseconds(50)
+        let timer = Hub.current.eventLoop.timer(after: .zero)
+        let hasFired = Box(false)
+        timer.start {
+          compute(for: .milliseconds(1500))
+          hasFired.value = true
+        }
+        while !hasFired.value { try Greenlet.yield() }
+        try #require(log.entries.count == 1, "\(log.entries)")
+        try #require(log.entries[0].hasPrefix("a callback of the loop has"), "\(log.entries)")
       }
     }
   }
