@@ -74,7 +74,7 @@ public final class IOWatcher: Watcher {
   }
 
   private func requireInactive() {
-    precondition(!isActive, "an active IOWatcher was given another aim; stop it first")
+    require(!isActive, "an active IOWatcher was given another aim; stop it first")
   }
 
   private var io: UnsafeMutablePointer<ev_io> {

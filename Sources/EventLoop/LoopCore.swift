@@ -55,7 +55,7 @@ final class LoopCore {
     // The two clocks of `LoopInterface` must be one.
     let now = raw.map { evg_now($0) } ?? 0
     let (age, isLater) = evg_read_clock().subtractingReportingOverflow(now)
-    precondition(!isLater && age < 60_000_000_000, "this libev does not use CLOCK_MONOTONIC")
+    require(!isLater && age < 60_000_000_000, "this libev does not use CLOCK_MONOTONIC")
   }
 
   deinit {
@@ -107,7 +107,7 @@ final class LoopCore {
 
   func close() {
     guard let raw else { return }
-    precondition(
+    require(
       ev_depth(raw) == 0, "a loop was destroyed while it runs; stop it, and destroy it after run()")
     while let watcher = first { watcher.stop() }
     changedDescriptors = []

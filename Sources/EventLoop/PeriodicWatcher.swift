@@ -38,7 +38,7 @@ public final class PeriodicWatcher: Watcher {
   }
 
   private static func check(_ interval: Duration) {
-    precondition(interval >= .zero, "the interval of a periodic watcher is not negative")
+    require(interval >= .zero, "the interval of a periodic watcher is not negative")
   }
 
   /// Starts the watch; gives an active watcher another callback.
