@@ -12,9 +12,11 @@ static void *run_once(void *body) {
   return NULL;
 }
 
-void evg_on_new_thread(void (*body)(void)) {
+int evg_on_new_thread(void (*body)(void)) {
   pthread_t thread;
-  if (pthread_create(&thread, NULL, run_once, (void *)body) == 0) pthread_join(thread, NULL);
+  int error = pthread_create(&thread, NULL, run_once, (void *)body);
+  if (!error) pthread_join(thread, NULL);
+  return error;
 }
 
 typedef struct start {

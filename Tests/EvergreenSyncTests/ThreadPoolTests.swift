@@ -169,7 +169,8 @@ private func poll(_ condition: () -> Bool) throws {
         let gate = Gate()
         let last = Held()
         // A backlog, so that what is done lies before what is not.
-        let workers = [spawn { try pool.run { gate.pass() } }]
+        let workers =
+          [spawn { try pool.run { gate.pass() } }]
           + (0..<50).map { _ in spawn { try pool.run { _ = held } } }
           + [spawn { try pool.run { _ = last } }]
         try poll { gate.arrived == 1 }

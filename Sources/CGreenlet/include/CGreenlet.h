@@ -262,8 +262,8 @@ void evg_set_access_report(evg_access_report _Nullable report);
 
 // MARK: Threads
 
-/// Runs `body` on a thread of its own and waits for it.
-void evg_on_new_thread(void (*body)(void));
+/// Runs `body` on a thread of its own and waits for it. Returns an errno, 0 if it has run.
+int evg_on_new_thread(void (*body)(void));
 
 /// Starts a detached thread that receives no signals but those of its own faults: the others are for
 /// the program's own threads.
