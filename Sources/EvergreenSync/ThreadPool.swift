@@ -128,7 +128,9 @@ private final class Core: Sendable {
   struct State {
     var jobs = JobQueue()
     var threads = 0
+    /// Threads that wait for work, and how many of them have been woken and not yet looked.
     var idle = 0
+    var woken = 0
     var isClosed = false
     /// The forks when this was true last.
     var forks = evg_forks()
@@ -164,15 +166,25 @@ private final class Core: Sendable {
   }
 
   func add(_ job: @escaping Job) -> Bool {
-    let (isAccepted, needsThread) = withState { state in
-      if state.isClosed { return (false, false) }
+    enum Need { case refusal, thread, wakeUp, nothing }
+    let need: Need = withState { state in
+      if state.isClosed { return .refusal }
       state.jobs.append(job)
-      let needsThread = state.idle < state.jobs.count && state.threads < maxThreads
-      if needsThread { state.threads += 1 }
-      return (true, needsThread)
+      if state.idle < state.jobs.count, state.threads < maxThreads {
+        state.threads += 1
+        return .thread
+      }
+      // Those who are busy look for more by themselves.
+      if state.idle == state.woken { return .nothing }
+      state.woken += 1
+      return .wakeUp
     }
-    guard isAccepted else { return false }
-    if needsThread { startThread() } else { signal.wakeOne() }
+    switch need {
+    case .refusal: return false
+    case .thread: startThread()
+    case .wakeUp: signal.wakeOne()
+    case .nothing: break
+    }
     return true
   }
 
@@ -208,6 +220,7 @@ private final class Core: Sendable {
   }
 
   private func next() -> Job? {
+    if let job = withState({ $0.jobs.popFirst() }) { return job }
     while true {
       let seen = signal.generation
       let job: Job?? = withState { state in
@@ -223,6 +236,7 @@ private final class Core: Sendable {
       let isWoken = signal.wait(since: seen, atMost: idleTimeout)
       let ends = withState { state in
         state.idle -= 1
+        state.woken = max(state.woken - 1, 0)
         guard !isWoken, state.jobs.count == 0 else { return false }
         state.threads -= 1
         return true
