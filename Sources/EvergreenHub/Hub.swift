@@ -146,6 +146,7 @@ public final class Hub {
     attachThread()
     let eventLoop: Loop
     do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
+    eventLoop.isDriven = true
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
@@ -319,6 +320,7 @@ public final class Hub {
     Watchdog.unwatch(self)
     mail.close()
     dropWhatIsHeld()
+    eventLoop.isDriven = false
     loop.destroy()
     eventLoop.destroy()
     for late in others { late.interruptForEnd() }
