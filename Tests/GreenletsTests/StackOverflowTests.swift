@@ -128,7 +128,7 @@ import Darwin
   @Test func aFaultSignalThatSomebodySendsIsNotSwallowed() async {
     await #expect(processExitsWith: .failure) {
       signal(SIGSEGV, SIG_DFL)  // not Swift's backtracer, which swallows what did not happen twice
-      Hub.withHub { _ in
+      Hub.withHub(loop: nil) { _ in
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, SIGSEGV)
