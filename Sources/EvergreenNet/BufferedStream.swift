@@ -224,7 +224,8 @@ public final class BufferedStream {
     do {
       while sent < bytes.count {
         sent += try bytes[sent...].withUnsafeBytes {
-          try socket.sendRaw($0, deadline, midway: sent > 0)
+          // Midway from the beginning: what another greenlet writes must not overtake.
+          try socket.sendRaw($0, deadline, midway: true)
         }
       }
     } catch {

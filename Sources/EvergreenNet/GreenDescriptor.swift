@@ -91,7 +91,7 @@ package final class GreenDescriptor {
     about address: @autoclosure () -> SocketAddress? = nil, _ call: (Int32) -> I
   ) throws -> I {
     try checkUnused(direction, operation)
-    if hub.chargeIO() { try giveTurn(direction, midway: midway) }
+    if hub.chargeIO() { try giveTurn(direction, for: operation, midway: midway) }
     var waitsNow = waitsFirst && !deadline.isNow
     var refusals = 0
     while true {
@@ -138,11 +138,17 @@ package final class GreenDescriptor {
     return try wait(direction, for: operation, until: deadline)
   }
 
-  /// Lets others run; midway nobody in this direction.
+  /// Lets others run; midway nobody in this direction. Else one of them may have begun, and wait now.
   @inline(never)
-  private func giveTurn(_ direction: Direction, midway: Bool) throws {
-    if midway { sides[direction.rawValue].user = .passUnretained(Greenlet.current) }
-    defer { if midway { sides[direction.rawValue].user = nil } }
+  private func giveTurn(
+    _ direction: Direction, for operation: SocketError.Operation, midway: Bool
+  ) throws {
+    guard midway else {
+      try hub.giveTurn()
+      return try checkUnused(direction, operation)
+    }
+    sides[direction.rawValue].user = .passUnretained(Greenlet.current)
+    defer { sides[direction.rawValue].user = nil }
     try hub.giveTurn()
   }
 

@@ -442,6 +442,50 @@ final class SilentResolver: Resolver {
     }
   }
 
+  /// Whoever lets others run before it has begun looks again whether it is alone.
+  @Test func whoGaveATurnBeforeItBeganDoesNotSlipIn() async throws {
+    try await runGreen {
+      Hub.current.onError = { _, _ in }
+      let (one, other) = try Socket.pair()
+      let large = [UInt8](repeating: 1, count: 2_000_000)
+      Hub.current.ioBudget = 0
+      let polite = spawn { try one.sendAll([2]) }
+      let first = spawn { try one.sendAll(large) }
+      spawn { try drain(other) }  // there is room again when the polite one goes on
+      #expect(throws: ConcurrentUse.self) { try polite.get(timeout: .seconds(30)) }
+      let reader = spawn { try receiveAll(other) }
+      try first.get(timeout: .seconds(60))
+      one.close()
+      try #expect(!reader.get().contains(2))
+    }
+  }
+
+  @Test func whoGaveATurnBeforeItBeganStealsNothing() async throws {
+    try await runGreen {
+      Hub.current.onError = { _, _ in }
+      let (one, other) = try Socket.pair()
+      let (three, four) = try Socket.pair()
+      let stream = BufferedStream(one)
+      let counting: [() throws -> [UInt8]] = [
+        { try one.receive(exactly: 4) }, { try stream.read(exactly: 4) },
+      ]
+      for count in counting {
+        Hub.current.ioBudget = 0
+        let polite = spawn { try one.receive(upTo: 10) }
+        let first = spawn(count)
+        spawn { try other.sendAll([1, 2]) }
+        #expect(throws: ConcurrentUse.self) { try polite.get(timeout: .seconds(30)) }
+        try other.sendAll([3, 4])
+        try #expect(first.get(timeout: .seconds(30)) == [1, 2, 3, 4])
+      }
+      // Alone it just goes on.
+      Hub.current.ioBudget = 0
+      try three.sendAll([5])
+      Hub.current.ioBudget = 0
+      try #expect(four.receive(upTo: 10) == [5])
+    }
+  }
+
   @Test func thousandsOfKillsLeaveNothing() async throws {
     try await runGreen {
       let (one, other) = try Socket.pair()
