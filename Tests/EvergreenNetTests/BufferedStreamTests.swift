@@ -264,6 +264,25 @@ import Testing
     }
   }
 
+  @Test(arguments: 0..<4)
+  func aCountThatMakesNoSenseIsRefusedWithASentence(number: Int) async {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) { [number] in
+      try await runGreenInChild {
+        let stream = BufferedStream(try Socket.pair().0)
+        let calls: [() throws -> Void] = [
+          { _ = try stream.readLine(limit: -1) }, { _ = try stream.read(until: [1], limit: -1) },
+          { _ = try stream.read(exactly: -1) }, { _ = try stream.socket.receive(upTo: -1) },
+        ]
+        try calls[number]()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let verb = ["read a line of up to", "read a line of up to", "read", "receive up to"][number]
+    #expect(text.contains("evergreen: cannot \(verb) -1 bytes"))
+  }
+
   // MARK: Writing
 
   @Test func whatCouldNotBeSentInTimeIsSentLater() async throws {
