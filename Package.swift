@@ -51,7 +51,9 @@ let package = Package(
     floor("EventLoop", on: "CLibev", "CLocks", "Locks"),
     floor(
       "EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev", "CLocks", "Locks"),
-    floor("EvergreenSync", on: "EvergreenHub", "Greenlets", "CGreenlet", "CLocks", "Locks"),
+    floor(
+      "EvergreenSync", on: "EvergreenHub", "EventLoop", "Greenlets", "CGreenlet", "CLocks",
+      "Locks"),
     floor(
       "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
       "Greenlets", "Locks"),

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "frame.h"
 #include "internal.h"
@@ -51,8 +52,11 @@ static __thread uint8_t *reserve_stack;  // for contexts that could get no stack
 
 enum { RESERVE_SHIFT = 17 };
 
+// The smallest stack: guards begin at pages, of which some kernels have large ones.
+static uint32_t least_stack = (uint32_t)1 << EVG_STACK_MIN_SHIFT;
+
 static uint32_t rounded(size_t size) {
-  if (size <= (size_t)1 << EVG_STACK_MIN_SHIFT) return (uint32_t)1 << EVG_STACK_MIN_SHIFT;
+  if (size <= least_stack) return least_stack;
   if (size >= (size_t)1 << EVG_STACK_MAX_SHIFT) return (uint32_t)1 << EVG_STACK_MAX_SHIFT;
   return (uint32_t)1 << (64 - __builtin_clzll((unsigned long long)size - 1));
 }
@@ -86,12 +90,17 @@ evg_context *evg_context_new(evg_entry entry, size_t stack_size) {
   return context;
 }
 
+/// A signal handler may read the name at any moment.
+static void replace_name(evg_context *context, char *name) {
+  char *earlier = context->name;
+  __atomic_store_n(&context->name, name, __ATOMIC_RELEASE);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  free(earlier);
+}
+
 /// What only few contexts have is not even looked at in the others: it lies in a colder line.
 void evg_context_free(evg_context *context) {
-  if (EVG_UNLIKELY(context->is_named)) {
-    free(context->name);
-    context->name = NULL;
-  }
+  if (EVG_UNLIKELY(context->is_named)) replace_name(context, NULL);
   if (EVG_UNLIKELY(context->raw != NULL)) {
     context->raw = NULL;
     context->resumer = NULL;
@@ -113,8 +122,7 @@ void evg_context_free(evg_context *context) {
 }
 
 void evg_context_set_name(evg_context *context, const char *name) {
-  free(context->name);
-  context->name = strdup(name);
+  replace_name(context, strdup(name));
   context->is_named = true;
 }
 
@@ -177,6 +185,8 @@ static void prepare_process(void) {
 void evg_attach(bool swaps_words) {
   evg_thread *self = &evg_self;
   if (self->current) return;
+  long page = sysconf(_SC_PAGESIZE);
+  if (page > (long)least_stack) least_stack = (uint32_t)page;
   self->main.state = EVG_RUNNING;
   self->main.thread = self;
   pthread_attr_t attributes;
@@ -317,9 +327,9 @@ static inline void count_switch(evg_thread *self) {
 
 static __attribute__((noinline)) void transfer(evg_context *from, evg_context *to) {
   evg_thread *self = &evg_self;
+  from->saved_errno = errno;
   if (EVG_UNLIKELY(to->stack_pointer == NULL)) give_stack(to);
   exchange_words(self, from, to);
-  from->saved_errno = errno;
   to->state = EVG_RUNNING;
   self->current = to;
   count_switch(self);

@@ -12,13 +12,15 @@
 
 #include "internal.h"
 
-// SIGURG, as Go uses it: ignored unless somebody asks for it, and restarts system calls.
+// SIGURG, as Go uses it: ignored unless somebody asks for it. Most system calls are restarted; a
+// sleep or a poll of the blocked code ends early.
 enum { QUESTION_SIGNAL = SIGURG };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static sem_t answered;
 static evg_glimpse answer;  // the handler writes here, also when it is late
 static uint32_t wanted, given;
+static pthread_t asked;
 
 static _Unwind_Reason_Code note_frame(struct _Unwind_Context *context, void *argument) {
   int *skipped = argument;
@@ -26,7 +28,7 @@ static _Unwind_Reason_Code note_frame(struct _Unwind_Context *context, void *arg
     ++*skipped;
     return _URC_NO_REASON;
   }
-  if (answer.count == EVG_FRAMES) return _URC_END_OF_STACK;
+  if (answer.count >= EVG_FRAMES) return _URC_END_OF_STACK;
   answer.frames[answer.count++] = (void *)_Unwind_GetIP(context);
   return _URC_NO_REASON;
 }
@@ -35,7 +37,9 @@ static void on_question(int signal) {
   (void)signal;
   int error = errno;
   uint32_t number = __atomic_load_n(&wanted, __ATOMIC_ACQUIRE);
-  if (number != __atomic_load_n(&given, __ATOMIC_RELAXED)) {
+  // One that was asked before, and comes to it only now, has nothing to say to this question.
+  bool is_asked = pthread_equal(asked, pthread_self());
+  if (is_asked && number != __atomic_load_n(&given, __ATOMIC_RELAXED)) {
     const evg_thread *self = &evg_self;
     memset(&answer, 0, sizeof answer);
     if (self->current) {
@@ -93,6 +97,7 @@ bool evg_look_at(uintptr_t thread, evg_glimpse *glimpse) {
   pthread_mutex_lock(&lock);
   while (sem_trywait(&answered) == 0) {  // what came too late for an earlier question
   }
+  asked = (pthread_t)thread;
   __atomic_add_fetch(&wanted, 1, __ATOMIC_RELEASE);
   bool seen = pthread_kill((pthread_t)thread, QUESTION_SIGNAL) == 0 && wait_for_answer();
   if (seen) *glimpse = answer;

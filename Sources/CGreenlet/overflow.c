@@ -63,6 +63,8 @@ static void on_fault(int signal, siginfo_t *info, void *machine) {
     }
   }
   sigaction(signal, signal == SIGSEGV ? &earlier_segv : &earlier_bus, NULL);
+  // A fault happens again now, into the handler of before. What somebody has sent does not.
+  if (info->si_code <= 0) raise(signal);
 }
 
 static void install(void) {

@@ -74,7 +74,8 @@ static int install_guard(uint8_t *guard) {
   return mprotect(guard, EVG_GUARD_SIZE, PROT_NONE);
 }
 
-/// Reserves room for the next stacks, twice as many as the last time, 1 GiB at most.
+/// Reserves room for the next stacks, twice as many as the last time, 1 GiB at most; fewer where
+/// the address space is limited.
 static bool add_slab(stack_class *c, unsigned shift) {
   size_t stride = ((size_t)1 << shift) + EVG_GUARD_SIZE;
   size_t stacks = c->slab_stacks ? c->slab_stacks * 2 : 16;
@@ -82,9 +83,12 @@ static bool add_slab(stack_class *c, unsigned shift) {
   if (stacks > most) stacks = most ? most : 1;
   slab *s = malloc(sizeof *s);
   if (!s) return false;
-  s->size = stacks * stride;
-  s->memory = mmap(NULL, s->size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  for (;; stacks /= 2) {
+    s->size = stacks * stride;
+    s->memory = mmap(NULL, s->size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (s->memory != MAP_FAILED || errno != ENOMEM || stacks == 1) break;
+  }
   if (s->memory == MAP_FAILED) {
     int error = errno;
     free(s);

@@ -26,6 +26,7 @@ static char *demangled(const char *name) {
 #if defined(__linux__)
 #include <elf.h>
 #include <link.h>
+#include <sys/auxv.h>
 
 typedef ElfW(Ehdr) file_header;
 typedef ElfW(Shdr) section;
@@ -58,10 +59,16 @@ static char *name_in_file(const uint8_t *bytes, size_t size, uintptr_t base, uin
   return NULL;
 }
 
+static bool is_executable(const Dl_info *info) {
+  Dl_info executable;
+  return dladdr((const void *)getauxval(AT_ENTRY), &executable) &&
+         executable.dli_fbase == info->dli_fbase;
+}
+
 static char *name_from_file(const Dl_info *info, const void *address) {
-  // The executable's own name need not be a path any more.
   int file = open(info->dli_fname, O_RDONLY | O_CLOEXEC);
-  if (file < 0) file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  // The executable's own name need not be a path any more.
+  if (file < 0 && is_executable(info)) file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   if (file < 0) return NULL;
   struct stat status;
   char *name = NULL;

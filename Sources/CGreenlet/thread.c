@@ -12,9 +12,11 @@ static void *run_once(void *body) {
   return NULL;
 }
 
-void evg_on_new_thread(void (*body)(void)) {
+int evg_on_new_thread(void (*body)(void)) {
   pthread_t thread;
-  if (pthread_create(&thread, NULL, run_once, (void *)body) == 0) pthread_join(thread, NULL);
+  int error = pthread_create(&thread, NULL, run_once, (void *)body);
+  if (!error) pthread_join(thread, NULL);
+  return error;
 }
 
 typedef struct start {
@@ -39,6 +41,9 @@ int evg_start_thread(void (*body)(void *), void *argument, size_t stack_size) {
   if (stack_size) pthread_attr_setstacksize(&attributes, stack_size);
   sigset_t all, before;
   sigfillset(&all);
+  // A blocked fault ends the process without its handler, and so without a word.
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
   int error = pthread_create(&thread, &attributes, run, s);

@@ -16,8 +16,15 @@ static evg_loop *loops;
 void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
   (void)raw;
   evg_io *io = (evg_io *)watcher;
-  if (io->rests) evg_io_stop(watcher->data, io);
-  else io->fire(io, revents);
+  if (io->rests) {
+    evg_io_stop(watcher->data, io);
+    return;
+  }
+  if (!ev_is_active(watcher)) {
+    io->has_failed = true;
+    evg_io_stop(watcher->data, io);
+  }
+  io->fire(io, revents);
 }
 
 void evg_forget_descriptor(evg_loop *loop, int32_t fd) {
@@ -25,6 +32,15 @@ void evg_forget_descriptor(evg_loop *loop, int32_t fd) {
   ev_io probe;
   ev_io_init(&probe, evg_io_fired, fd, EV_READ);
   ev_io_start(loop->raw, &probe);
+  // What it watches is gone, and libev's assertion would find out. This is what libev does itself
+  // where a backend says so.
+  ev_watcher_list *other = ((ev_watcher_list *)&probe)->next;
+  while (other) {
+    ev_watcher_list *next = other->next;
+    ev_io_stop(loop->raw, (ev_io *)other);
+    ev_feed_event(loop->raw, other, (int)EV_ERROR | EV_READ | EV_WRITE);
+    other = next;
+  }
   ev_io_stop(loop->raw, &probe);
 }
 
@@ -81,7 +97,7 @@ static void forked(void) {
 // libev calls this where it can only try again (epoll_wait on a closed descriptor, for ever).
 static void system_error(const char *message) {
   int error = errno;
-  fprintf(stderr, "Evergreen: fatal error in the event loop: %s: %s.%s\n", message,
+  fprintf(stderr, "evergreen: fatal: the event loop: %s: %s.%s\n", message,
           strerror(error),
           error == EBADF ? " Something closed a file descriptor that it did not own, and it was"
                            " the loop's." : "");

@@ -13,7 +13,8 @@ import CLibev
 /// Stop it before the descriptor is closed. A descriptor that was closed under an active watcher
 /// never fires again; where the loop notices, it stops the watcher and reports
 /// ``Errno/badFileDescriptor`` to ``Loop/onError``. (With ``Backend/poll``, libev ends the process
-/// if the descriptor was polled before.)
+/// if the descriptor was polled before; with ``Backend/epoll``, in the rare case that it finds its
+/// set in disorder and makes it anew.)
 ///
 /// > gevent: `loop.io(fd, events)`.
 public final class IOWatcher: Watcher {
@@ -74,7 +75,7 @@ public final class IOWatcher: Watcher {
   }
 
   private func requireInactive() {
-    precondition(!isActive, "an active IOWatcher was given another aim; stop it first")
+    require(!isActive, "an active IOWatcher was given another aim; stop it first")
   }
 
   private var io: UnsafeMutablePointer<ev_io> {
@@ -85,12 +86,14 @@ public final class IOWatcher: Watcher {
     // Set anew each time: the number may stand for another file than at the last start.
     evg_io_set(io, descriptor, events.rawValue & (evg_read | evg_write))
     ev_io_start(loop, io)
+    core.countDescriptorWatch(1)
     core.descriptorChanged(descriptor)
   }
 
   override func stopRaw(_ loop: OpaquePointer) {
     // libev stops watchers of descriptors that it found closed.
     if evg_watcher_is_active(io) { core.descriptorChanged(descriptor) }
+    core.countDescriptorWatch(-1)
     ev_io_stop(loop, io)
   }
 

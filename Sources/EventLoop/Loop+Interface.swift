@@ -11,7 +11,7 @@ extension Loop: LoopInterface {
   }
 
   package func poll(wait: Bool) {
-    precondition(state.pointee.raw != nil, "this loop has been destroyed")
+    require(state.pointee.raw != nil, "this loop has been destroyed")
     evg_poll(state, wait)
   }
 
@@ -20,7 +20,7 @@ extension Loop: LoopInterface {
   }
 
   package func start(_ timer: UnsafeMutablePointer<evg_timer>, at deadline: UInt64) {
-    precondition(state.pointee.raw != nil, "this loop has been destroyed")
+    require(state.pointee.raw != nil, "this loop has been destroyed")
     evg_timer_start(state, timer, deadline)
   }
 
@@ -42,7 +42,7 @@ extension Loop: LoopInterface {
   }
 
   package func start(_ io: UnsafeMutablePointer<evg_io>) {
-    precondition(state.pointee.raw != nil, "this loop has been destroyed")
+    require(state.pointee.raw != nil, "this loop has been destroyed")
     evg_io_start(state, io)
   }
 

@@ -18,9 +18,10 @@ import Darwin
 //    active watchers, in a list. So an active watcher stays alive, a dropped loop does not leak
 //    (its deinit empties the list), and a watcher that outlives the loop finds a core that is
 //    closed, and does nothing.
-// 3. Nothing that a user can do reaches one of libev's assertions, which are on in Debian's
-//    build and end the process: descriptors are checked before each poll that would register
-//    them, signals have a table of owners, children insist on the default loop.
+// 3. What a user can do does not reach libev's assertions, which are on in Debian's build and
+//    end the process: descriptors are checked before each poll that would register them, signals
+//    have a table of owners, children insist on the default loop. What is left is said at
+//    `IOWatcher`.
 
 /// An event loop: it waits for descriptors, timers, signals and more, and calls the watchers
 /// that were started for them.
@@ -84,13 +85,20 @@ public final class Loop {
   /// Stops all watchers, which become inert for ever, and frees what the loop holds of the
   /// kernel. The second time does nothing.
   ///
-  /// - Precondition: The loop is not running.
+  /// - Precondition: The loop is not running, and is no hub's.
   public func destroy() {
+    require(!isDriven, "the loop of a hub cannot be destroyed; it goes with the hub")
     core.close()
   }
 
   /// Whether ``destroy()`` was called. Such a loop answers zeros and does nothing.
   public var isDestroyed: Bool { state.pointee.raw == nil }
+
+  /// Whether a hub runs this loop, and nobody else may.
+  package var isDriven: Bool {
+    get { core.isDriven }
+    set { core.isDriven = newValue }
+  }
 
   // MARK: Running
 
@@ -110,8 +118,10 @@ public final class Loop {
   ///
   /// - Parameter mode: How long.
   /// - Returns: Whether referenced watchers are still active.
+  /// - Precondition: It is no hub's: that one runs it, while its greenlets wait.
   @discardableResult
   public func run(_ mode: RunMode = .untilIdle) -> Bool {
+    require(!isDriven, "a hub runs this loop; use sleep, join, or any call that waits")
     guard let raw = state.pointee.raw else { return false }
     // Watchers and the core keep each other; the last reference to the loop itself must not go
     // while libev runs in it.

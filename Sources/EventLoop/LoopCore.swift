@@ -19,7 +19,7 @@ final class LoopCore {
   unowned(unsafe) var loop: Loop?
 
   var onError: (any Error, Watcher) -> Void = { error, watcher in
-    let line = "Evergreen: uncaught error in the callback of \(watcher): \(error)\n"
+    let line = "evergreen: uncaught error in the callback of \(watcher): \(error)\n"
     _ = line.utf8.withContiguousStorageIfAvailable {
       write(STDERR_FILENO, $0.baseAddress, $0.count)
     }
@@ -29,8 +29,14 @@ final class LoopCore {
   private var first: Watcher?
 
   /// Descriptors whose registration changes at the next poll, to be checked just before it.
-  var changedDescriptors: [Int32] = []
+  private var changedDescriptors: [Int32] = []
+  /// Active while descriptors are watched.
   private let guardian: UnsafeMutablePointer<ev_prepare>
+  private var descriptorWatches = 0
+  private var forks = evg_forks()
+
+  /// A hub runs this loop, and nobody else may.
+  var isDriven = false
 
   /// libev's loop, or `nil` once it has been destroyed.
   var raw: OpaquePointer? { state.pointee.raw }
@@ -55,7 +61,7 @@ final class LoopCore {
     // The two clocks of `LoopInterface` must be one.
     let now = raw.map { evg_now($0) } ?? 0
     let (age, isLater) = evg_read_clock().subtractingReportingOverflow(now)
-    precondition(!isLater && age < 60_000_000_000, "this libev does not use CLOCK_MONOTONIC")
+    require(!isLater && age < 60_000_000_000, "this libev does not use CLOCK_MONOTONIC")
   }
 
   deinit {
@@ -107,14 +113,10 @@ final class LoopCore {
 
   func close() {
     guard let raw else { return }
-    precondition(
+    require(
       ev_depth(raw) == 0, "a loop was destroyed while it runs; stop it, and destroy it after run()")
     while let watcher = first { watcher.stop() }
     changedDescriptors = []
-    if evg_watcher_is_active(guardian) {
-      ev_ref(raw)
-      ev_prepare_stop(raw, guardian)
-    }
     evg_loop_close(state)
     if isDefault { ProcessSignals.releaseDefaultLoop() }
   }
@@ -123,46 +125,59 @@ final class LoopCore {
 
   /// libev will look at the watchers of `fd` in the next pass; so shall we, just before.
   func descriptorChanged(_ fd: Int32) {
-    guard let raw else { return }
     changedDescriptors.append(fd)
-    if !evg_watcher_is_active(guardian) {
+  }
+
+  /// A watch of a descriptor begins (1) or ends (-1).
+  func countDescriptorWatch(_ change: Int) {
+    guard let raw else { return }
+    descriptorWatches += change
+    if descriptorWatches > 0 && !evg_watcher_is_active(guardian) {
       ev_prepare_start(raw, guardian)
       ev_unref(raw)
+    } else if descriptorWatches == 0 {
+      ev_ref(raw)
+      ev_prepare_stop(raw, guardian)
+      changedDescriptors = []
     }
   }
 
   fileprivate func checkChanged() {
-    guard let raw else { return }
-    ev_ref(raw)
-    ev_prepare_stop(raw, guardian)
+    if forks != evg_forks() {  // libev is about to register all of them anew
+      forks = evg_forks()
+      changedDescriptors = descriptorWatchers { _ in true }.map(\.descriptor)
+    }
+    // Stopping some announces the same descriptors again: those are looked at in the next pass.
     let descriptors = changedDescriptors
     changedDescriptors.removeAll(keepingCapacity: true)
     for fd in descriptors {
       do throws(Errno) {
         try checkDescriptor(fd)
       } catch {
-        var watcher = first
-        while let current = watcher {
-          watcher = current.nextActive
-          guard let io = current as? IOWatcher, io.descriptor == fd else { continue }
-          io.stop()
-          onError(error, io)
+        // The first one's error may have made somebody stop the others.
+        for watcher in descriptorWatchers(where: { $0.descriptor == fd }) where watcher.isActive {
+          watcher.stop()
+          onError(error, watcher)
         }
       }
     }
-    // Stopping them announced the same descriptors again, without a watcher this time.
-    changedDescriptors.removeAll(keepingCapacity: true)
-    if evg_watcher_is_active(guardian) {
-      ev_ref(raw)
-      ev_prepare_stop(raw, guardian)
+  }
+
+  private func descriptorWatchers(where isMeant: (IOWatcher) -> Bool) -> [IOWatcher] {
+    var found: [IOWatcher] = []
+    var watcher = first
+    while let current = watcher {
+      watcher = current.nextActive
+      if let io = current as? IOWatcher, isMeant(io) { found.append(io) }
     }
+    return found
   }
 }
 
 // Inside the class the name means another function.
 private let closeDescriptor = close
 
-/// Runs after all other prepare watchers and before libev registers descriptors.
+/// Runs before libev registers descriptors, and after all prepare watchers of higher priorities.
 private func checkChangedDescriptors(
   _ raw: OpaquePointer, _ watcher: UnsafeMutablePointer<ev_watcher>, _ events: Int32
 ) {

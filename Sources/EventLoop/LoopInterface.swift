@@ -45,8 +45,9 @@ package protocol LoopInterface: AnyObject {
   /// fires meanwhile it is stopped and nobody is told.
   func rest(_ io: UnsafeMutablePointer<evg_io>)
 
-  /// The number `fd` is about to be closed, or stands for another file now; no watch of it is
-  /// active. The next watch reaches the kernel whatever the loop remembers of the old file.
+  /// The number `fd` is about to be closed, or stands for another file now. Watches of it that are
+  /// active end, and fire with `has_failed`. The next one reaches the kernel whatever the loop
+  /// remembers of the old file.
   func forget(descriptor fd: Int32)
 
   /// How many referenced watchers, timers and descriptor watches are active. Does not count

@@ -38,7 +38,7 @@ public final class PeriodicWatcher: Watcher {
   }
 
   private static func check(_ interval: Duration) {
-    precondition(interval >= .zero, "the interval of a periodic watcher is not negative")
+    require(interval >= .zero, "the interval of a periodic watcher is not negative")
   }
 
   /// Starts the watch; gives an active watcher another callback.
@@ -64,8 +64,10 @@ public final class PeriodicWatcher: Watcher {
   }
 
   override func startRaw(_ loop: OpaquePointer) {
+    // libev takes less for a busy loop.
+    let interval = interval == .zero ? 0 : max(interval.inSeconds, 1.0 / 8192)
     evg_periodic_set(
-      periodic, offset.inSeconds, interval.inSeconds, reschedule == nil ? nil : periodicReschedule)
+      periodic, offset.inSeconds, interval, reschedule == nil ? nil : periodicReschedule)
     ev_periodic_start(loop, periodic)
   }
 

@@ -45,7 +45,9 @@ public final class StatWatcher: Watcher {
       user = data.st_uid
       group = data.st_gid
       size = Int64(data.st_size)
-      modified = .nanoseconds(withUnsafePointer(to: data) { evg_stat_modified($0) })
+      var nanoseconds: Int64 = 0
+      let seconds = withUnsafePointer(to: data) { evg_stat_modified($0, &nanoseconds) }
+      modified = .seconds(seconds) + .nanoseconds(nanoseconds)
     }
   }
 
@@ -58,6 +60,7 @@ public final class StatWatcher: Watcher {
   private let pathBytes: UnsafeMutablePointer<CChar>
 
   init(_ loop: Loop, _ path: String, interval: Duration) {
+    require(!path.utf8.contains(0), "a path cannot contain a zero byte: \(path.debugDescription)")
     self.path = path
     self.interval = interval
     pathBytes = strdup(path)

@@ -60,6 +60,8 @@ public final class TimerWatcher: Watcher {
   }
 
   private var delay = Duration.zero
+  /// When the next call is due, in nanoseconds of the monotonic clock.
+  private var due: UInt64 = 0
 
   private var timer: UnsafeMutablePointer<ev_timer> {
     storage.assumingMemoryBound(to: ev_timer.self)
@@ -71,12 +73,28 @@ public final class TimerWatcher: Watcher {
   }
 
   override func startRaw(_ loop: OpaquePointer) {
+    arm(loop, at: evg_read_clock().saturating(adding: delay.clampedNanoseconds))
+  }
+
+  private func arm(_ loop: OpaquePointer, at deadline: UInt64) {
+    due = deadline
     // Added up in whole nanoseconds, and rounded up after that.
-    let (deadline, overflow) = evg_read_clock().addingReportingOverflow(delay.clampedNanoseconds)
     evg_timer_set(
-      timer, evg_seconds(overflow ? .max : deadline) - evg_monotonic_seconds(loop),
-      max(repeating.inSeconds, 0))
+      timer, evg_seconds(deadline) - evg_monotonic_seconds(loop), max(repeating.inSeconds, 0))
     ev_timer_start(loop, timer)
+  }
+
+  /// libev would make up for a call that comes too late by one at once, and count from there.
+  override func willCall(_ events: Int32) -> Bool {
+    let period = repeating.clampedNanoseconds
+    guard isActive, period > 0, let raw = core.raw else { return true }
+    let now = evg_read_clock()
+    due = due.saturating(adding: period)
+    if due <= now {
+      ev_timer_stop(raw, timer)
+      arm(raw, at: due.saturating(adding: ((now - due) / period + 1) * period))
+    }
+    return true
   }
 
   override func stopRaw(_ loop: OpaquePointer) {
@@ -84,4 +102,11 @@ public final class TimerWatcher: Watcher {
   }
 
   override var ownEvents: Int32 { Int32(EV_TIMER) }
+}
+
+extension UInt64 {
+  fileprivate func saturating(adding other: UInt64) -> UInt64 {
+    let (sum, overflow) = addingReportingOverflow(other)
+    return overflow ? .max : sum
+  }
 }

@@ -122,8 +122,8 @@ public class Watcher {
   public final var priority: Int {
     get { Int(evg_watcher_priority(storage)) }
     set {
-      precondition(!isActive, "the priority of a watcher was set while it is active; stop it first")
-      precondition(
+      require(!isActive, "the priority of a watcher was set while it is active; stop it first")
+      require(
         Watcher.priorities.contains(newValue),
         "a watcher's priority is from -2 to 2, not \(newValue)")
       evg_watcher_set_priority(storage, Int32(newValue))

@@ -46,17 +46,3 @@ extension Hub {
     return Deadline(nanoseconds: overflow ? .max : sum)
   }
 }
-
-extension Duration {
-  /// In nanoseconds, rounded up, at least 0; `UInt64.max` if it does not fit.
-  package var clampedNanoseconds: UInt64 {
-    if self <= .zero { return 0 }
-    // 10⁹ is 2⁹ × 1,953,125: after the shift most durations fit into 64 bits, where division by a
-    // constant is a multiplication.
-    let (raised, overflow) = attoseconds.addingReportingOverflow(999_999_999)
-    if overflow { return .max }
-    let shifted = raised >> 9
-    if let small = UInt64(exactly: shifted) { return small / 1_953_125 }
-    return UInt64(clamping: shifted / 1_953_125)
-  }
-}

@@ -56,7 +56,7 @@ extension Hub {
   }
 
   /// Throws what is due in the caller.
-  func checkForDueError() throws {
+  package func checkForDueError() throws {
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
   }

@@ -133,6 +133,7 @@ public final class Hub {
     attachThread()
     let eventLoop: Loop
     do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
+    eventLoop.isDriven = true
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
@@ -308,6 +309,7 @@ public final class Hub {
     onError = { _, _ in }  // it may hold what holds this hub
     freeAllTimeoutRecords()
     scratch.deallocate()
+    eventLoop.isDriven = false
     loop.destroy()
     eventLoop.destroy()
     let holdsRaw = evg_thread_self().pointee.raw_object != nil

@@ -8,6 +8,7 @@
 import CGreenlet
 import CLibev
 import CLocks
+import EventLoop
 import Greenlets
 import Locks
 import Synchronization

@@ -25,7 +25,7 @@ public final class Pool {
 
   /// - Parameter size: How many may run at a time, 1 or more; `nil` for no limit.
   public init(size: Int? = nil) {
-    precondition(size ?? 1 > 0, "a pool cannot have the size \(size ?? 0)")
+    require(size ?? 1 > 0, "a pool cannot have the size \(size ?? 0)")
     self.size = size
     slots = Semaphore(value: size ?? .max)
   }

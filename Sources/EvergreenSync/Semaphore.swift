@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 public import EvergreenHub
+import Greenlets
 
 /// Permits, of which so many greenlets can hold one at a time.
 ///
@@ -20,7 +21,7 @@ public class Semaphore: WaitListOwner {
 
   /// - Parameter value: How many permits there are; not negative.
   public init(value: Int = 1) {
-    precondition(value >= 0, "a semaphore cannot have \(value) permits")
+    require(value >= 0, "a semaphore cannot have \(value) permits")
     self.value = value
   }
 
@@ -52,10 +53,15 @@ public class Semaphore: WaitListOwner {
 
   /// Gives permits back, or adds new ones.
   ///
+  /// - Parameter count: How many; not negative.
+  ///
   /// > Switch point: No.
   public func release(_ count: Int = 1) {
     hub.checkIsCurrent()
-    for _ in 0..<count where !waiters.signalFirst() { value += 1 }
+    require(count >= 0, "cannot release \(count) permits")
+    var rest = count
+    while rest > 0, waiters.signalFirst() { rest -= 1 }
+    value += rest
   }
 
   /// Runs `body` with a permit and gives it back, however `body` ends.
@@ -83,8 +89,8 @@ public final class BoundedSemaphore: Semaphore {
   ///
   /// - Precondition: They have been acquired.
   public override func release(_ count: Int = 1) {
-    precondition(
-      value + count <= bound, "released \(count) of \(bound) permits, of which \(value) are free")
+    require(
+      count <= bound - value, "released \(count) of \(bound) permits, of which \(value) are free")
     super.release(count)
   }
 }

@@ -4,6 +4,8 @@
 import CGreenlet
 import CLocks
 import EvergreenHub
+public import EventLoop
+import Greenlets
 import Locks
 import Synchronization
 
@@ -17,6 +19,9 @@ import Synchronization
 /// while. A pool may serve several hubs. Work that is under way cannot be stopped: who is killed or
 /// timed out leaves it to end by itself, and its result is dropped.
 ///
+/// The threads have stacks of the system's default size, and receive no signals but those of their
+/// own faults: the others are for the threads that have hubs.
+///
 /// In the child of a fork a pool has no threads at first, and nothing to do: what was under way, or
 /// waited for a thread, is the parent's.
 ///
@@ -29,9 +34,9 @@ public final class ThreadPool: Sendable {
 
   /// - Parameters:
   ///   - maxThreads: How many threads there may be, 1 or more.
-  ///   - idleTimeout: How long a thread without work lives on.
+  ///   - idleTimeout: How long a thread without work lives on; `.zero` or less ends it at once.
   public init(maxThreads: Int = 10, idleTimeout: Duration = .seconds(5)) {
-    precondition(maxThreads > 0, "a thread pool cannot have \(maxThreads) threads")
+    require(maxThreads > 0, "a thread pool cannot have \(maxThreads) threads")
     core = Core(maxThreads: maxThreads, idleTimeout: idleTimeout)
   }
 
@@ -53,8 +58,8 @@ public final class ThreadPool: Sendable {
   ///
   /// Called by the pool's own threads, it runs `body` in place.
   ///
-  /// - Throws: What `body` throws; ``ThreadPoolClosed``; what is thrown into the caller while it
-  ///   waits.
+  /// - Throws: What `body` throws; ``ThreadPoolClosed``; ``ThreadUnavailable``; what is due in the
+  ///   caller, and then `body` does not run; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes.
   ///
@@ -63,12 +68,13 @@ public final class ThreadPool: Sendable {
   public func run<R: Sendable>(_ body: @escaping @Sendable () throws -> R) throws -> R {
     if Core.current == ObjectIdentifier(core) { return try body() }
     let hub = Hub.current
+    try hub.checkForDueError()
     let door = hub.backDoor
     let ticket = Ticket<R>()
     hub.externalWakers += 1
-    let isAccepted = core.add { isClosed in
+    let isAccepted = core.add { refusal in
       if !ticket.isAbandoned.load(ordering: .acquiring) {
-        ticket.outcome = isClosed ? .failure(ThreadPoolClosed()) : Result { try body() }
+        ticket.outcome = refusal.map { .failure($0) } ?? Result { try body() }
       }
       door.post {
         Hub.current.externalWakers -= 1
@@ -99,6 +105,14 @@ public struct ThreadPoolClosed: Error, Hashable, Sendable, CustomStringConvertib
   public var description: String { "the thread pool has been shut down" }
 }
 
+/// The system has refused a thread pool its first thread, and nobody else will do the work.
+public struct ThreadUnavailable: Error, Hashable, Sendable, CustomStringConvertible {
+  /// Why: most likely `EAGAIN`, a limit on threads or memory.
+  public let errno: Errno
+
+  public var description: String { "cannot start a thread: \(errno)" }
+}
+
 /// What the greenlet and the thread share: the thread writes the outcome before it posts, the
 /// greenlet reads it after the post; the wait list is the hub's alone.
 private final class Ticket<R: Sendable>: WaitListOwner, @unchecked Sendable {
@@ -109,12 +123,14 @@ private final class Ticket<R: Sendable>: WaitListOwner, @unchecked Sendable {
 
 /// What the pool's threads hold, so that the pool itself can go.
 private final class Core: Sendable {
-  typealias Job = @Sendable (_ isClosed: Bool) -> Void
+  typealias Job = @Sendable (_ refusal: (any Error)?) -> Void
 
   struct State {
-    var jobs: ArraySlice<Job> = []
+    var jobs = JobQueue()
     var threads = 0
+    /// Threads that wait for work, and how many of them have been woken and not yet looked.
     var idle = 0
+    var woken = 0
     var isClosed = false
     /// The forks when this was true last.
     var forks = evg_forks()
@@ -123,7 +139,7 @@ private final class Core: Sendable {
     /// for what it holds may do something at its end.
     mutating func followForks() {
       if forks == evg_forks() { return }
-      if !jobs.isEmpty { abandon(jobs) }
+      if jobs.count > 0 { abandon(jobs) }
       self = State(isClosed: isClosed)
     }
   }
@@ -150,53 +166,61 @@ private final class Core: Sendable {
   }
 
   func add(_ job: @escaping Job) -> Bool {
-    let (isAccepted, needsThread) = withState { state in
-      if state.isClosed { return (false, false) }
+    enum Need { case refusal, thread, wakeUp, nothing }
+    let need: Need = withState { state in
+      if state.isClosed { return .refusal }
       state.jobs.append(job)
-      let needsThread = state.idle < state.jobs.count && state.threads < maxThreads
-      if needsThread { state.threads += 1 }
-      return (true, needsThread)
+      if state.idle < state.jobs.count, state.threads < maxThreads {
+        state.threads += 1
+        return .thread
+      }
+      // Those who are busy look for more by themselves.
+      if state.idle == state.woken { return .nothing }
+      state.woken += 1
+      return .wakeUp
     }
-    guard isAccepted else { return false }
-    if needsThread { startThread() } else { signal.wakeOne() }
+    switch need {
+    case .refusal: return false
+    case .thread: startThread()
+    case .wakeUp: signal.wakeOne()
+    case .nothing: break
+    }
     return true
   }
 
   func shutDown() {
     let waiting = withState { state in
       state.isClosed = true
-      defer { state.jobs = [] }
-      return state.jobs
+      return state.jobs.takeAll()
     }
-    for job in waiting { job(true) }
+    for job in waiting { job(ThreadPoolClosed()) }
     signal.wakeAll()
   }
 
   private func startThread() {
     let me = Unmanaged.passRetained(self).toOpaque()
     let error = evg_start_thread(
-      { Unmanaged<Core>.fromOpaque($0!).takeRetainedValue().work() }, me, 512 * 1024)
+      { Unmanaged<Core>.fromOpaque($0!).takeRetainedValue().work() }, me, 0)
     guard error != 0 else { return }
     Unmanaged<Core>.fromOpaque(me).release()
     // The others will come to it; without others nobody would.
     let stranded = withState { state in
       state.threads -= 1
-      guard state.threads == 0 else { return ArraySlice<Job>() }
-      defer { state.jobs = [] }
-      return state.jobs
+      return state.threads == 0 ? state.jobs.takeAll() : []
     }
-    for job in stranded { job(true) }
+    for job in stranded { job(ThreadUnavailable(errno: Errno(rawValue: error))) }
   }
 
   private func work() {
     let forks = evg_forks()
     Core.$currentCore.withValue(self) {
       // If a job has forked, this is no thread of the pool in the child.
-      while forks == evg_forks(), let job = next() { job(false) }
+      while forks == evg_forks(), let job = next() { job(nil) }
     }
   }
 
   private func next() -> Job? {
+    if let job = withState({ $0.jobs.popFirst() }) { return job }
     while true {
       let seen = signal.generation
       let job: Job?? = withState { state in
@@ -212,11 +236,43 @@ private final class Core: Sendable {
       let isWoken = signal.wait(since: seen, atMost: idleTimeout)
       let ends = withState { state in
         state.idle -= 1
-        guard !isWoken, state.jobs.isEmpty else { return false }
+        state.woken = max(state.woken - 1, 0)
+        guard !isWoken, state.jobs.count == 0 else { return false }
         state.threads -= 1
         return true
       }
       if ends { return nil }
     }
+  }
+}
+
+/// What waits for a thread, first come, first served. It keeps nothing that has been taken.
+private struct JobQueue {
+  private var jobs: [Core.Job?] = []
+  private var head = 0
+
+  var count: Int { jobs.count - head }
+
+  mutating func append(_ job: @escaping Core.Job) { jobs.append(job) }
+
+  mutating func popFirst() -> Core.Job? {
+    guard head < jobs.count else { return nil }
+    defer {
+      jobs[head] = nil
+      head += 1
+      if head == jobs.count { self = JobQueue() } else if head > 1024 { compact() }
+    }
+    return jobs[head]
+  }
+
+  mutating func takeAll() -> [Core.Job] {
+    defer { self = JobQueue() }
+    return jobs[head...].compactMap { $0 }
+  }
+
+  private mutating func compact() {
+    guard head > jobs.count / 2 else { return }
+    jobs.removeFirst(head)
+    head = 0
   }
 }

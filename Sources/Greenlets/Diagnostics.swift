@@ -25,6 +25,16 @@ package func writeError(_ text: String) {
   }
 }
 
+/// Ends the program with a sentence unless a rule was kept, in release builds too, where
+/// `precondition` is mute.
+@inline(__always)
+package func require(
+  _ isKept: Bool, _ message: @autoclosure () -> String, file: StaticString = #fileID,
+  line: UInt = #line
+) {
+  if !isKept { fatal(message(), file: file, line: line) }
+}
+
 /// Ends the program with a sentence, in release builds too, where `preconditionFailure` is mute.
 package func fatal(
   _ message: String, file: StaticString = #fileID, line: UInt = #line

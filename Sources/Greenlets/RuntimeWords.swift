@@ -12,7 +12,7 @@ package func attachThread() {
 
 /// What the probe found, once per process; see `runtime_words.c`.
 private let runtimeWordsAreKnown: Bool = {
-  evg_on_new_thread {
+  let error = evg_on_new_thread {
     guard evg_words_probe_begin() else { return }
     let executor = ProbeExecutor()
     Task(executorPreference: executor) {
@@ -23,9 +23,11 @@ private let runtimeWordsAreKnown: Bool = {
   let found = probeSucceeded.load(ordering: .relaxed)
   #if os(Linux)
   if !found {
-    warn(
-      "this Swift runtime keeps its thread state in an unknown way: "
-        + "task locals are shared by the greenlets of a thread")
+    let reason =
+      error == 0
+      ? "this Swift runtime keeps its thread state in an unknown way"
+      : "no thread could be started to find the Swift runtime's thread state (error \(error))"
+    warn(reason + ": task locals are shared by the greenlets of a thread")
   }
   #endif
   return found

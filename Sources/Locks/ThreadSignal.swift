@@ -67,7 +67,8 @@ package final class ThreadSignal: @unchecked Sendable {
     }
   }
 
-  /// Waits until it has been woken since `generation`. False if `duration` passed first.
+  /// Waits until it has been woken since `generation`. False if `duration` passed first; it may be
+  /// of any length.
   package func wait(since generation: UInt64, atMost duration: Duration) -> Bool {
     var end = timespec()
     #if canImport(Glibc)
@@ -75,8 +76,8 @@ package final class ThreadSignal: @unchecked Sendable {
     #else
     clock_gettime(CLOCK_REALTIME, &end)
     #endif
-    let (seconds, attoseconds) = duration.components
-    end.tv_sec += Int(clamping: seconds)
+    let (seconds, attoseconds) = min(max(duration, .zero), .seconds(1 << 31)).components
+    end.tv_sec += Int(seconds)
     end.tv_nsec += Int(attoseconds / 1_000_000_000)
     if end.tv_nsec >= 1_000_000_000 {
       end.tv_sec += 1
@@ -84,7 +85,7 @@ package final class ThreadSignal: @unchecked Sendable {
     }
     return withMutex {
       while count == generation {
-        if pthread_cond_timedwait(condition, &mutex.pointee.mutex, &end) == ETIMEDOUT {
+        if pthread_cond_timedwait(condition, &mutex.pointee.mutex, &end) != 0 {
           return count != generation
         }
       }

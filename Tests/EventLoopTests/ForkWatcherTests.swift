@@ -59,6 +59,28 @@ private func exitCode(of child: pid_t) -> Int32 {
     }
   }
 
+  #if os(Linux)
+  @Test func aDescriptorClosedBeforeIsReportedInTheChild() async {
+    await #expect(processExitsWith: .success) {
+      let loop = try Loop(backend: .epoll)
+      let pair = Pair()
+      let number = pair.readingDuplicate(from: 796)
+      let watcher = try loop.io(number, .read)
+      try watcher.start {}
+      loop.run(.noWait)
+      close(number)  // libev does not notice, but makes its set anew in the child
+      let child = forkProcess()
+      if child == 0 {
+        var reports = 0
+        loop.onError = { error, _ in if error as? Errno == .badFileDescriptor { reports += 1 } }
+        loop.run(.noWait)
+        _exit(reports == 1 && !watcher.isActive ? 0 : 1)
+      }
+      exit(exitCode(of: child))
+    }
+  }
+  #endif
+
   @Test func forkInACallbackIsNoticed() async {
     await #expect(processExitsWith: .success) {
       let loop = try Loop()

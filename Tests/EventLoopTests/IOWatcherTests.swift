@@ -174,6 +174,53 @@ import Darwin
     }
   }
 
+  @Test(arguments: Backend.available)
+  func forgettingADescriptorEndsItsWatches(on backend: Backend) throws {
+    try withLoop(backend) { loop in
+      let pair = Pair()
+      let number = pair.readingDuplicate(from: 790)
+      var errors: [String] = []
+      loop.onError = { error, watcher in errors.append("\(error) \(watcher)") }
+      let watchers = try (0..<3).map { _ in try loop.io(number, .read) }
+      var calls = 0
+      for watcher in watchers { try watcher.start { calls += 1 } }
+      loop.run(.noWait)
+      loop.forget(descriptor: number)
+      close(number)
+      loop.run(.noWait)
+      loop.run(.noWait)
+      #expect(errors.count == 3)
+      #expect(errors.allSatisfy { $0.hasPrefix("\(Errno.badFileDescriptor) ") })
+      #expect(!watchers.contains { $0.isActive })
+      pair.put()
+      loop.run(.noWait)
+      #expect(calls == 0)
+      #expect(loop.activeCount == 0)
+    }
+  }
+
+  #if os(Linux)
+  @Test func whoIsToldOfAClosedDescriptorMayStopTheOtherWatches() throws {
+    try withLoop(.epoll) { loop in
+      let pair = Pair()
+      let number = pair.readingDuplicate(from: 795)
+      let watchers = try (0..<3).map { _ in try loop.io(number, .read) }
+      var reports = 0
+      loop.onError = { _, _ in
+        reports += 1
+        watchers[0].stop()
+        watchers[1].stop()
+      }
+      for watcher in watchers { try watcher.start {} }
+      close(number)
+      loop.run(.noWait)
+      loop.run(.noWait)
+      #expect(reports == 1 || reports == 2)
+      #expect(!watchers.contains { $0.isActive })
+    }
+  }
+  #endif
+
   @Test func inactiveWatcherMayBeRetargeted() throws {
     try withLoop { loop in
       let (first, second) = (Pair(), Pair())

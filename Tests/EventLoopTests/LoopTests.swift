@@ -212,9 +212,11 @@ import Darwin
 private func epollDescriptors() -> Set<CInt> {
   Set(
     (0..<1024).filter { fd in
-      var target = [CChar](repeating: 0, count: 64)
-      readlink("/proc/self/fd/\(fd)", &target, target.count - 1)
-      return String(cString: target) == "anon_inode:[eventpoll]"
+      withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { target in
+        let count = readlink("/proc/self/fd/\(fd)", target.baseAddress!, target.count)
+        let bytes = UnsafeRawBufferPointer(target).prefix(max(count, 0))
+        return bytes.elementsEqual("anon_inode:[eventpoll]".utf8)
+      }
     })
 }
 #endif

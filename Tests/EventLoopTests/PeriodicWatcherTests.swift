@@ -82,4 +82,30 @@ private func wallClock() -> Duration {
       #expect(!watcher.isActive)
     }
   }
+
+  @Test func anyTimeWillDo() throws {
+    try withLoop { loop in
+      let never = loop.periodic(at: .seconds(Int64.max))
+      never.start {}
+      #expect(never.nextTime! > .seconds(1 << 40))
+      never.stop()
+      let asked = loop.periodic { _ in .seconds(Int64.max) }
+      asked.start {}
+      #expect(asked.nextTime! > .seconds(1 << 40))
+      asked.stop()
+    }
+  }
+
+  @Test func aTinyIntervalLeavesTimeForOthers() throws {
+    try withLoop { loop in
+      let watcher = loop.periodic(every: .nanoseconds(1))
+      var calls = 0
+      watcher.start { calls += 1 }
+      let start = wallClock()
+      while wallClock() < start + .milliseconds(20) { loop.run(.noWait) }
+      watcher.stop()
+      // One in 1/8192 of a second at most, by the wall clock, which somebody may set.
+      #expect(Double(calls) <= (wallClock() - start) / .seconds(1) * 8192 + 2)
+    }
+  }
 }

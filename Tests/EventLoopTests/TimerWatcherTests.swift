@@ -192,4 +192,39 @@ import Darwin
       #expect(timer.remaining! < first - .microseconds(900))
     }
   }
+
+  @Test func whatCameTooLateIsLeftOutAndTheRhythmKept() throws {
+    try withLoop { loop in
+      let period: UInt64 = 50_000_000
+      let timer = loop.timer(after: .zero, repeating: .nanoseconds(Int64(period)))
+      var times: [UInt64] = []
+      let start = readClock()
+      timer.start {
+        times.append(readClock())
+        if times.count == 1 {
+          while readClock() < start + 3 * period {}
+        } else if times.count == 3 {
+          timer.stop()
+        }
+      }
+      loop.run()
+      // Due at 0, 1, 2 (left out), 3 (perhaps), 4...: none of them early, none right behind another.
+      #expect(times[1] >= start + 3 * period)
+      for (earlier, later) in zip(times.dropFirst(), times.dropFirst(2)) {
+        #expect((later - start) / period > (earlier - start) / period)
+      }
+    }
+  }
+
+  @Test func anyDurationWillDo() throws {
+    try withLoop { loop in
+      for duration in [Duration.seconds(Int64.max), .seconds(Int64.min)] {
+        let timer = loop.timer(after: duration, repeating: duration)
+        timer.start {}
+        #expect(timer.remaining != nil)
+        timer.again()
+        timer.stop()
+      }
+    }
+  }
 }

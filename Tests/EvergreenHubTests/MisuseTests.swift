@@ -1,6 +1,7 @@
 // Evergreen: tests that a broken rule ends the program with a sentence
 // SPDX-License-Identifier: MIT
 
+import EventLoop
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
@@ -256,5 +257,21 @@ struct MisuseTests {
       let mailbox = Hub.withHub { $0.mailbox }
       #expect(!mailbox.post {})
     }.join()
+  }
+
+  @Test func theLoopOfAHubIsRunByItAlone() async {
+    for (misuse, advice) in [
+      (0, "a hub runs this loop"), (1, "the loop of a hub cannot be destroyed"),
+    ] {
+      let result =
+        misuse == 0
+        ? await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+          try await runGreenInChild { _ = Hub.current.eventLoop.run() }
+        }
+        : await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+          try await runGreenInChild { Hub.current.eventLoop.destroy() }
+        }
+      #expect(text(of: result).contains(advice))
+    }
   }
 }

@@ -246,8 +246,12 @@ import Testing
   }
 
   @Test func aSizeBelowOneIsABug() async {
-    await #expect(processExitsWith: .failure) {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
       try await runGreenInChild { _ = Pool(size: 0) }
     }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("a pool cannot have the size 0"))
   }
 }

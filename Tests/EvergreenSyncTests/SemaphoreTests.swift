@@ -198,12 +198,16 @@ import Testing
   }
 
   @Test func releasingTooOftenIsABug() async {
-    await #expect(processExitsWith: .failure) {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
       try await runGreenInChild {
         let semaphore = BoundedSemaphore(value: 1)
         semaphore.release()
       }
     }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("released 1 of 1 permits, of which 1 are free"))
   }
 
   @Test func anotherThreadIsRefused() async throws {

@@ -136,6 +136,91 @@ private func poll(_ condition: () -> Bool) throws {
     }
   }
 
+  @Test(arguments: [Duration.milliseconds(-500), .seconds(Int64.min), .zero])
+  func withoutIdleTimeThreadsEndAtOnce(_ idleTimeout: Duration) async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1, idleTimeout: idleTimeout)
+      for number in 0..<20 { try #expect(pool.run { number } == number) }
+      try poll { pool.threadCount == 0 }
+      pool.shutDown()
+    }
+  }
+
+  @Test func idleThreadsMayStayForEver() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1, idleTimeout: .seconds(Int64.max))
+      for number in 0..<20 { try #expect(pool.run { number } == number) }
+      try sleep(for: .milliseconds(5))
+      #expect(pool.threadCount == 1)
+      pool.shutDown()
+      try poll { pool.threadCount == 0 }
+    }
+  }
+
+  @Test func keepsNothingOfWhatIsDone() async throws {
+    final class Held: Sendable {}
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1)
+      defer { pool.shutDown() }
+      weak var watched: Held?
+      do {
+        let held = Held()
+        watched = held
+        let gate = Gate()
+        let last = Held()
+        // A backlog, so that what is done lies before what is not.
+        let workers =
+          [spawn { try pool.run { gate.pass() } }]
+          + (0..<50).map { _ in spawn { try pool.run { _ = held } } }
+          + [spawn { try pool.run { _ = last } }]
+        try poll { gate.arrived == 1 }
+        gate.open()
+        try joinAll(workers)
+      }
+      try poll { watched == nil }
+    }
+  }
+
+  @Test func whoIsToEndDoesNoMoreWork() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1)
+      defer { pool.shutDown() }
+      let ran = Counter()
+      let isKilled = Event()
+      let victim = spawn {
+        try isKilled.wait()  // has been set at the same moment, so the kill comes next
+        defer { _ = try? pool.run { ran.add() } }
+        try pool.run { ran.add() }
+      }
+      try Greenlet.yield()
+      try victim.kill(waiting: false)
+      isKilled.set()
+      try victim.join()
+      #expect(ran.value == 1)  // what `defer` does, after the kill
+    }
+  }
+
+  @Test func aJobThatTrapsSaysWhere() async {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
+      signal(SIGILL) { _ in
+        write(STDERR_FILENO, "caught", 6)
+        _exit(1)
+      }
+      signal(SIGTRAP) { _ in
+        write(STDERR_FILENO, "caught", 6)
+        _exit(1)
+      }
+      try await runGreenInChild {
+        let numbers: [Int] = []
+        _ = try ThreadPool.run { numbers[numbers.count] }
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("caught"))
+  }
+
   @Test func threadsThatEndLoseNoWork() async throws {
     try await runGreen {
       let pool = ThreadPool(maxThreads: 2, idleTimeout: .microseconds(50))
@@ -375,7 +460,13 @@ private func poll(_ condition: () -> Bool) throws {
   }
 
   @Test func noThreadsAreABug() async {
-    await #expect(processExitsWith: .failure) { _ = ThreadPool(maxThreads: 0) }
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
+      _ = ThreadPool(maxThreads: 0)
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("a thread pool cannot have 0 threads"))
   }
 }
 

@@ -125,6 +125,20 @@ import Darwin
     #expect(!errorText(of: result).contains("overflowed"))
   }
 
+  @Test func aFaultSignalThatSomebodySendsIsNotSwallowed() async {
+    await #expect(processExitsWith: .failure) {
+      signal(SIGSEGV, SIG_DFL)  // not Swift's backtracer, which swallows what did not happen twice
+      Hub.withHub { _ in
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGSEGV)
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+        raise(SIGSEGV)
+        exit(0)
+      }
+    }
+  }
+
   @Test func anOverflowOfAThreadWithoutGreenletsIsNotNamed() async {
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]

@@ -92,6 +92,20 @@ import Darwin
     #expect(!signal.wait(since: signal.generation, atMost: .milliseconds(1)))
   }
 
+  @Test(arguments: [Duration.milliseconds(-500), .seconds(Int64.min)])
+  func aTimeThatHasPassedIsNoWait(_ duration: Duration) {
+    let signal = ThreadSignal()
+    for _ in 0..<100 { #expect(!signal.wait(since: signal.generation, atMost: duration)) }
+  }
+
+  @Test func waitsAsLongAsItTakes() {
+    let signal = ThreadSignal()
+    let seen = signal.generation
+    let thread = startThread { signal.wakeOne() }
+    #expect(signal.wait(since: seen, atMost: .seconds(Int64.max)))
+    pthread_join(thread, nil)
+  }
+
   @Test(.disabled(if: Sanitizer.thread, "it ends a forked child that starts a thread"))
   func worksInAForkedChild() async {
     await #expect(processExitsWith: .success) {

@@ -262,10 +262,11 @@ void evg_set_access_report(evg_access_report _Nullable report);
 
 // MARK: Threads
 
-/// Runs `body` on a thread of its own and waits for it.
-void evg_on_new_thread(void (*body)(void));
+/// Runs `body` on a thread of its own and waits for it. Returns an errno, 0 if it has run.
+int evg_on_new_thread(void (*body)(void));
 
-/// Starts a detached thread that receives no signals: those are for the program's own threads.
+/// Starts a detached thread that receives no signals but those of its own faults: the others are for
+/// the program's own threads.
 /// `stack_size` 0 is the system's default. Returns an errno, 0 if it runs.
 int evg_start_thread(void (*body)(void *_Nullable), void *_Nullable argument, size_t stack_size);
 

@@ -190,6 +190,9 @@ typedef struct evg_io {
   bool is_ready;
   /// Active, but nobody waits: does not keep the loop running, and stops when it fires.
   bool rests;
+  /// The watch has ended by itself before it fired: the descriptor was forgotten, or the kernel
+  /// watches no more of them.
+  bool has_failed;
 } evg_io;
 
 void evg_io_fired(struct ev_loop * _Nonnull, ev_io * _Nonnull, int);
@@ -261,6 +264,7 @@ EVG_INLINE void evg_io_init(
   io->context = context;
   io->is_ready = false;
   io->rests = false;
+  io->has_failed = false;
 }
 
 // libev stops the watchers of descriptors that it finds closed, before it calls back; so whether
@@ -310,7 +314,7 @@ EVG_INLINE void evg_io_stop(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
 
 /// The descriptor's number is about to be closed, or stands for another file now: libev's next
 /// registration of it reaches the kernel, whatever libev believes. No system call by itself.
-/// No watcher may be active on it.
+/// Watchers that are still active on it end, and are called with EV_ERROR in the next pass.
 void evg_forget_descriptor(evg_loop * _Nonnull loop, int32_t fd);
 
 // MARK: ev.h's macros
@@ -377,13 +381,16 @@ EVG_INLINE void evg_stat_set(
   ev_stat_set(watcher, path, interval);
 }
 
-/// In nanoseconds since 1970 began.
-EVG_INLINE int64_t evg_stat_modified(const struct stat * _Nonnull data) {
+/// When it was modified: seconds since 1970 began, and nanoseconds.
+EVG_INLINE int64_t evg_stat_modified(
+    const struct stat * _Nonnull data, int64_t * _Nonnull nanoseconds) {
 #ifdef __APPLE__
-  return (int64_t)data->st_mtimespec.tv_sec * 1000000000 + data->st_mtimespec.tv_nsec;
+  const struct timespec *time = &data->st_mtimespec;
 #else
-  return (int64_t)data->st_mtim.tv_sec * 1000000000 + data->st_mtim.tv_nsec;
+  const struct timespec *time = &data->st_mtim;
 #endif
+  *nanoseconds = time->tv_nsec;
+  return time->tv_sec;
 }
 
 EVG_INLINE bool evg_async_is_pending(ev_async * _Nonnull watcher) {

@@ -19,7 +19,7 @@
 #define _Nullable
 #endif
 
-/// A mutex that is free in the child of a fork, unless the forking thread holds it itself.
+/// A mutex that is free in the child of a fork. Who holds it must not fork: it would wait for itself.
 typedef struct evg_lock {
   pthread_mutex_t mutex;
   struct evg_lock *_Nullable next;
