@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 import PackageDescription
 
 // What the benchmarks need of others; nobody who depends on Evergreen fetches it. `Scripts/bench` sets

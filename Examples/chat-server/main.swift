@@ -36,8 +36,13 @@ final class Room {
 
   func say(_ line: String) { for guest in guests.values { guest.hear(line) } }
 
-  /// A guest's stay, from the first word to the last.
+  /// A guest's stay. Whoever sends a line without an end is shown the door.
   func host(_ socket: Socket) throws {
+    do { try entertain(socket) } catch is LimitExceeded {}
+  }
+
+  /// From the first word to the last.
+  private func entertain(_ socket: Socket) throws {
     let input = BufferedStream(socket)
     var name = ""
     while guests[name] != nil || name.wholeMatch(of: /\w{1,20}/) == nil {
@@ -71,7 +76,8 @@ struct ChatServer: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "chat-server", abstract: "A chat by lines; /who lists the guests, /quit leaves.")
 
-  @Option(help: "The address to listen at, or a name for it.") var host = "127.0.0.1"
+  @Option(help: "The address to listen at, or a name for it; '*' is all of this machine's.")
+  var host = "127.0.0.1"
   @Option(help: "The port to listen at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {

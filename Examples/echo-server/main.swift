@@ -9,7 +9,8 @@ struct EchoServer: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "echo-server", abstract: "Sends back whatever each client sends.")
 
-  @Option(help: "The address to listen at, or a name for it.") var host = "127.0.0.1"
+  @Option(help: "The address to listen at, or a name for it; '*' is all of this machine's.")
+  var host = "127.0.0.1"
   @Option(help: "The port to listen at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {

@@ -10,13 +10,15 @@ struct PortForwarder: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "port-forwarder", abstract: "Passes connections on to another host and port.")
 
-  @Option(help: "The address to listen at, or a name for it.") var host = "127.0.0.1"
+  @Option(help: "The address to listen at, or a name for it; '*' is all of this machine's.")
+  var host = "127.0.0.1"
   @Option(help: "The port to listen at; 0 picks a free one.") var port: UInt16 = 7777
   @Option(help: ArgumentHelp("Where connections are passed on to.", valueName: "host:port"))
   var to: String
 
   func run() throws {
     let target = try HostAndPort(parsing: to)
+    if target.host.isEmpty { throw ValidationError("--to \(to) names no host") }
     let server = try StreamServer(host: host, port: port) { client, _ in
       let upstream = try Socket.connect(host: target.host, port: target.port)
       defer { upstream.close() }

@@ -7,7 +7,8 @@ import Glibc
 
 struct ResolveMany: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "resolve-many", abstract: "Prints the addresses of hosts, each as soon as known.")
+    commandName: "resolve-many", abstract: "Prints the addresses of hosts, each as soon as known.",
+    discussion: "What cannot be looked up is said on standard error; then the status is 1.")
 
   @Argument(help: "The names of the hosts; without any, they are read from standard input.")
   var names: [String] = []
@@ -26,6 +27,8 @@ struct ResolveMany: ParsableCommand {
   func run() throws {
     Hub.current.resolver = ThreadPoolResolver(pool: ThreadPool(maxThreads: concurrency))
     let pool = Pool(size: concurrency)
+    var failures = 0
+    func look(up name: String) { if !printAddresses(of: name) { failures += 1 } }
     if names.isEmpty {
       // Standard input may be a terminal: wait for it on a thread, so that the look-ups go on.
       while let name = try ThreadPool.run({ readLine() }) {
@@ -35,16 +38,21 @@ struct ResolveMany: ParsableCommand {
       for name in names { try pool.spawn { look(up: name) } }
     }
     try pool.join()
+    if failures > 0 { Self.exit(withError: ExitCode.failure) }
   }
 
-  func look(up name: String) {
+  /// Whether it has any.
+  func printAddresses(of name: String) -> Bool {
+    defer { fflush(nil) }  // for whoever reads it through a pipe
     do {
       let addresses = try SocketAddress.resolve(name, port: 0, timeout: .seconds(timeout))
       print(name, addresses.compactMap(\.host).joined(separator: " "))
+      return true
     } catch {
-      print("\(name): \(error)")
+      let text = "\(name): \(error)\n"
+      write(STDERR_FILENO, text, text.utf8.count)
+      return false
     }
-    fflush(nil)  // for whoever reads it through a pipe
   }
 }
 

@@ -9,7 +9,8 @@ struct UDPEcho: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "udp-echo", abstract: "Sends each datagram back to where it came from.")
 
-  @Option(help: "The address to receive at, or a name for it.") var host = "127.0.0.1"
+  @Option(help: "The address to receive at, or a name for it; '*' is all of this machine's.")
+  var host = "127.0.0.1"
   @Option(help: "The port to receive at; 0 picks a free one.") var port: UInt16 = 7777
 
   func run() throws {

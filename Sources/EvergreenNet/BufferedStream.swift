@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EvergreenHub
+import Greenlets
 
 /// A socket with buffers in front of it.
 ///
@@ -26,7 +27,7 @@ public final class BufferedStream {
   ///   - socket: A connected stream.
   ///   - bufferSize: How many bytes are asked for at a time, and kept before they are sent.
   public init(_ socket: Socket, bufferSize: Int = 16 * 1024) {
-    precondition(bufferSize > 0, "a buffer cannot have \(bufferSize) bytes")
+    checkCount(bufferSize, atLeast: 1, "make a buffer of")
     self.socket = socket
     chunk = bufferSize
   }
@@ -40,7 +41,7 @@ public final class BufferedStream {
   ///
   /// > Switch point: Yes, unless there is something in the buffer.
   public func read(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
-    precondition(count > 0, "cannot read up to \(count) bytes")
+    checkCount(count, atLeast: 1, "read up to")
     try checkUnread()
     let deadline = socket.deadline(timeout)
     if bufferedCount == 0, try !fill(until: deadline) { return nil }
@@ -53,12 +54,12 @@ public final class BufferedStream {
   ///
   /// > Switch point: Yes, unless they are in the buffer.
   public func read(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
-    precondition(count >= 0, "cannot read \(count) bytes")
+    checkCount(count, atLeast: 0, "read")
     try checkUnread()
     let deadline = socket.deadline(timeout)
     while bufferedCount < count {
       guard try fill(until: deadline) else {
-        throw EndOfStream(wanted: count, received: bufferedCount)
+        throw EndOfStream(wanted: count, received: bufferedCount, from: socket.peerIfKnown)
       }
     }
     return take(count)
@@ -68,7 +69,7 @@ public final class BufferedStream {
   ///
   /// - Parameters:
   ///   - delimiter: One byte or more.
-  ///   - limit: How many bytes there may be before the delimiter.
+  ///   - limit: How many bytes there may be before the delimiter; 0 or more.
   ///   - timeout: For the whole of it; `nil` for the socket's ``Socket/timeout``.
   /// - Returns: The bytes; `nil` if the stream has ended and nothing was left.
   /// - Throws: ``LimitExceeded``; ``EndOfStream`` if the stream ends between. In both cases what
@@ -78,7 +79,7 @@ public final class BufferedStream {
   public func read(
     until delimiter: [UInt8], limit: Int = 64 * 1024, timeout: Duration? = nil
   ) throws -> [UInt8]? {
-    precondition(!delimiter.isEmpty, "an empty delimiter delimits nothing")
+    if delimiter.isEmpty { fatal("an empty delimiter delimits nothing") }
     return try read(until: delimiter, limit: limit, uncounted: nil, until: socket.deadline(timeout))
   }
 
@@ -86,6 +87,7 @@ public final class BufferedStream {
   private func read(
     until delimiter: [UInt8], limit: Int, uncounted: UInt8?, until deadline: Deadline
   ) throws -> [UInt8]? {
+    checkCount(limit, atLeast: 0, "read a line of up to")
     try checkUnread()
     func check(_ count: Int) throws {
       if count <= limit { return }
@@ -104,7 +106,7 @@ public final class BufferedStream {
       try check(searched)
       guard try fill(until: deadline) else {
         if bufferedCount == 0 { return nil }
-        throw EndOfStream(wanted: nil, received: bufferedCount)
+        throw EndOfStream(wanted: nil, received: bufferedCount, from: socket.peerIfKnown)
       }
     }
   }
@@ -112,7 +114,7 @@ public final class BufferedStream {
   /// The next line, without its `\n` or `\r\n`. The last one may lack it.
   ///
   /// - Parameters:
-  ///   - limit: How many bytes a line may have, its end not counted.
+  ///   - limit: How many bytes a line may have, its end not counted; 0 or more.
   ///   - timeout: For the whole of it; `nil` for the socket's ``Socket/timeout``.
   /// - Returns: The line, as UTF-8 with repairs; `nil` at the end of the stream.
   /// - Throws: ``LimitExceeded``; then what has come stays in the buffer.
@@ -224,7 +226,8 @@ public final class BufferedStream {
     do {
       while sent < bytes.count {
         sent += try bytes[sent...].withUnsafeBytes {
-          try socket.sendRaw($0, deadline, midway: sent > 0)
+          // Midway from the beginning: what another greenlet writes must not overtake.
+          try socket.sendRaw($0, deadline, midway: true)
         }
       }
     } catch {

@@ -22,7 +22,7 @@ import Darwin
 /// Data that travels beside the bytes of a message, and that the kernel understands.
 ///
 /// ```swift
-/// try socket.sendMessage("file".utf8, control: [.descriptors([file])])
+/// try socket.sendMessage(Array("file".utf8), control: [.descriptors([file])])
 /// ```
 ///
 /// Control data needs at least one byte of ordinary data to travel with. What was received is a

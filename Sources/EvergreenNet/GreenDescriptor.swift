@@ -91,7 +91,7 @@ package final class GreenDescriptor {
     about address: @autoclosure () -> SocketAddress? = nil, _ call: (Int32) -> I
   ) throws -> I {
     try checkUnused(direction, operation)
-    if hub.chargeIO() { try giveTurn(direction, midway: midway) }
+    if hub.chargeIO() { try giveTurn(direction, for: operation, midway: midway) }
     var waitsNow = waitsFirst && !deadline.isNow
     var refusals = 0
     while true {
@@ -138,23 +138,36 @@ package final class GreenDescriptor {
     return try wait(direction, for: operation, until: deadline)
   }
 
-  /// Lets others run; midway nobody in this direction.
+  /// Lets others run; midway nobody in this direction. Else one of them may have begun, and wait now.
   @inline(never)
-  private func giveTurn(_ direction: Direction, midway: Bool) throws {
-    if midway { sides[direction.rawValue].user = .passUnretained(Greenlet.current) }
-    defer { if midway { sides[direction.rawValue].user = nil } }
+  private func giveTurn(
+    _ direction: Direction, for operation: SocketError.Operation, midway: Bool
+  ) throws {
+    guard midway else {
+      try hub.giveTurn()
+      return try checkUnused(direction, operation)
+    }
+    sides[direction.rawValue].user = .passUnretained(Greenlet.current)
+    defer { sides[direction.rawValue].user = nil }
     try hub.giveTurn()
   }
 
   /// Waits a while where readiness says nothing: the kernel calls a Unix datagram socket writable
   /// although the receiver's queue is full, and would have us ask again at once, for ever.
   ///
+  /// - Parameters:
+  ///   - direction: Whose user waits, to be woken by ``close()``.
+  ///   - operation: For texts of errors.
+  ///   - deadline: The end of the wait.
+  ///   - refusals: How often the kernel has said no, 2 or more; the pause grows with it.
   /// - Returns: False if `deadline` came.
+  /// - Throws: ``ConcurrentUse``; what is thrown into the caller while it waits.
   @inline(never)
-  private func pause(
+  package func pause(
     _ direction: Direction, for operation: SocketError.Operation, until deadline: Deadline,
     after refusals: Int
   ) throws -> Bool {
+    try checkUnused(direction, operation)
     let milliseconds = Int64(1) << min(refusals - 2, 5)
     let pauseEnd = Deadline(after: .milliseconds(milliseconds), on: hub)
     let end = pauseEnd.nanoseconds < deadline.nanoseconds ? pauseEnd : deadline
@@ -294,7 +307,9 @@ private func wait(
   _ descriptor: Int32, _ events: Int32, _ poll: Int16, _ text: StaticString, _ timeout: Duration?
 ) throws -> Bool {
   let hub = Hub.current
-  do { try checkDescriptor(descriptor) } catch { throw SocketError(.wait, error) }
+  do { try checkDescriptor(descriptor) } catch {
+    throw SocketError.about(descriptor, .wait, error)
+  }
   try hub.admitIO()
   var look = pollfd(fd: descriptor, events: poll, revents: 0)
   if systemPoll(&look) > 0 { return true }

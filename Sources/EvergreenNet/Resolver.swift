@@ -13,7 +13,8 @@ import Darwin
 
 /// Answers which addresses a name has, and which name an address has.
 ///
-/// A resolver is asked only what needs one: numeric addresses are answered before.
+/// A resolver is asked only what needs one: numeric addresses are answered before. One of your own
+/// says with ``ResolverError/notFound(_:)`` that there is no such name.
 public protocol Resolver: AnyObject {
   /// The addresses of `host`, the best first, each with `port`.
   ///
@@ -38,17 +39,35 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
   /// Why it failed, without what was looked up: `Name or service not known`.
   public let reason: String
 
-  package init(subject: String, code: Int32, errno: Int32 = 0) {
+  /// For resolvers of one's own.
+  ///
+  /// - Parameters:
+  ///   - subject: What was looked up.
+  ///   - code: The `EAI_` code of `getaddrinfo(3)` that comes nearest; programs ask it through
+  ///     ``isNotFound`` and ``isTransient``.
+  ///   - reason: Why it failed, for people; `nil` for what the system says of `code`.
+  public init(subject: String, code: Int32, reason: String? = nil) {
     self.subject = subject
     self.code = code
-    reason =
-      code == EAI_SYSTEM ? Errno(rawValue: errno).description : String(cString: gai_strerror(code))
+    self.reason = reason ?? String(cString: gai_strerror(code))
+  }
+
+  /// There is no such name, or it has no address of the family that was asked for.
+  public static func notFound(_ subject: String) -> ResolverError {
+    ResolverError(subject: subject, code: EAI_NONAME)
+  }
+
+  /// As `getaddrinfo(3)` has failed.
+  init(subject: String, code: Int32, errno: Int32) {
+    self.init(
+      subject: subject, code: code,
+      reason: code == EAI_SYSTEM ? Errno(rawValue: errno).description : nil)
   }
 
   /// The name does not exist, or has no address of the family that was asked for.
   public var isNotFound: Bool {
     #if os(Linux)
-    code == EAI_NONAME || code == EAI_NODATA
+    code == EAI_NONAME || code == EAI_NODATA || code == EAI_ADDRFAMILY
     #else
     code == EAI_NONAME
     #endif
@@ -60,7 +79,9 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
   public var description: String { "look up \(subject): \(reason)" }
 
   #if os(Linux)
-  private var EAI_NODATA: Int32 { -5 }  // glibc shows it with _GNU_SOURCE only
+  // glibc shows these with _GNU_SOURCE only.
+  private var EAI_NODATA: Int32 { -5 }
+  private var EAI_ADDRFAMILY: Int32 { -9 }
   #endif
 }
 
@@ -99,7 +120,7 @@ private func lookUp(_ host: String, _ port: UInt16, _ family: Int32) throws -> [
   hints.ai_socktype = SOCK_STREAM
   #endif
   // C would read no further than the first of them.
-  if host.utf8.contains(0) { throw ResolverError(subject: host, code: EAI_NONAME) }
+  if host.utf8.contains(0) { throw ResolverError.notFound(host) }
   var list: UnsafeMutablePointer<addrinfo>?
   let code = getaddrinfo(host, String(port), &hints, &list)
   guard code == 0 else { throw ResolverError(subject: host, code: code, errno: errno) }
@@ -176,16 +197,31 @@ extension SocketAddress {
   ) throws -> [SocketAddress] {
     if let address = try? HostAndPort(host, port: port).address {
       guard family == nil || address.family == family else {
-        throw ResolverError(subject: host, code: EAI_NONAME)
+        throw ResolverError.notFound(host)
       }
       return [address]
+    }
+    // "127.1" is an address to the system; what is none, as "256.0.0.1", is not to be asked of a server.
+    if host.utf8.allSatisfy({ $0.isDigit || $0 == UInt8(ascii: ".") }) {
+      var unused = in_addr()
+      if inet_aton(host, &unused) == 0 { throw ResolverError.notFound(host) }
     }
     let resolver = Hub.current.resolver
     let found = try withTimeout(timeout) {
       try resolver.addresses(of: host, port: port, family: family)
     }
-    if found.isEmpty { throw ResolverError(subject: host, code: EAI_NONAME) }
+    if found.isEmpty { throw ResolverError.notFound(host) }
     return found
+  }
+
+  /// Where to listen: what ``resolve(_:port:family:timeout:)`` says first, but `*` means all
+  /// interfaces as in addresses with a port, and an IPv6 address may have its brackets.
+  static func whereToListen(_ host: String, _ port: UInt16) throws -> SocketAddress {
+    if host == "*" { return .anyIPv4(port: port) }
+    if host.utf8.first == UInt8(ascii: "["), host.utf8.last == UInt8(ascii: "]") {
+      return try .ipv6(String(host.dropFirst().dropLast()), port: port)
+    }
+    return try resolve(host, port: port)[0]
   }
 
   /// The name of the host and of the service at this address.

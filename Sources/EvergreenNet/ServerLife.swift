@@ -28,6 +28,7 @@ package final class ServerLife {
   package let pool: Pool
   /// For texts.
   private let address: SocketAddress
+  private let operation: SocketError.Operation
   private let hub = Hub.current
   private let news = Event()
   private var stoppingHandlers: Set<AnyGreenlet> = []
@@ -40,14 +41,21 @@ package final class ServerLife {
   /// A `stop` has done its work.
   private var isStopped = false
   /// What has ended the server of itself.
-  package private(set) var failure: SocketError?
+  package private(set) var failure: (any Error)?
+  /// On the hub's clock, in nanoseconds; no warning is due before.
+  private var nextWarning: UInt64 = 0
 
   /// How long those that were killed may take to clean up.
   private static let grace = Duration.seconds(5)
 
-  package init(at address: SocketAddress, pool: Pool) {
+  /// - Parameters:
+  ///   - operation: How it takes what comes, for texts.
+  ///   - address: Where.
+  ///   - size: How many handlers there may be; `nil` for no limit.
+  package init(_ operation: SocketError.Operation, at address: SocketAddress, size: Int?) {
     self.address = address
-    self.pool = pool
+    self.operation = operation
+    pool = Pool(size: size)
   }
 
   // MARK: Taking
@@ -55,13 +63,10 @@ package final class ServerLife {
   /// Takes what comes, as long as there is room for its handler, until the caller is killed.
   ///
   /// - Parameters:
-  ///   - what: The verb, for texts.
   ///   - budget: How many may be taken in a row before others run.
   ///   - take: Takes one and starts its handler.
   /// - Throws: The ``SocketError`` after which nothing can come any more; that by which it is killed.
-  package func takeForever(
-    _ what: String, budget: () -> Int, _ take: () throws -> Void
-  ) throws {
+  package func takeForever(budget: () -> Int, _ take: () throws -> Void) throws {
     var pause = Duration.milliseconds(10)
     var losses = 0
     var inARow = 0
@@ -75,7 +80,7 @@ package final class ServerLife {
         // Out of descriptors, or what nobody knows: it may pass.
         losses += 1
         if !error.concernsOnePeer || losses > 100 {
-          warn("cannot \(what) at \(address): \(error.reason); trying again in \(pause)")
+          complain("cannot \(operation) at \(address): \(error.reason); trying again in \(pause)")
           try sleep(for: pause)
           pause = min(pause * 2, .seconds(1))
         }
@@ -88,12 +93,27 @@ package final class ServerLife {
     }
   }
 
-  /// The server cannot go on. ``serveForever(_:stoppingOn:timeout:)`` throws `error`; if nobody is
-  /// there, this does.
-  package func fail(with error: SocketError) throws {
-    failure = error
-    news.set()
+  /// Warns once a second at most: where the process is at its limit, each success makes the next
+  /// failure the first of its kind.
+  private func complain(_ text: String) {
+    let now = hub.readClock()
+    if now < nextWarning { return }
+    nextWarning = now + 1_000_000_000
+    warn(text)
+  }
+
+  /// Whoever takes what comes has ended, and nobody wanted that: the server cannot go on.
+  /// ``serveForever(_:stoppingOn:timeout:)`` throws `error`; if nobody is there, this does.
+  package func fail(with error: any Error) throws {
+    noteFailure(error)
     if callersOfServeForever == 0 { throw error }
+  }
+
+  /// As ``fail(with:)``, where `error` has been reported already.
+  package func noteFailure(_ error: any Error) {
+    // A kill is meant for the one greenlet alone.
+    failure = error is GreenletExit ? SocketError.closed(operation, address) : error
+    news.set()
   }
 
   // MARK: Stopping
@@ -179,6 +199,10 @@ package final class ServerLife {
     } catch {
       server.close()
       try? killAll(pool.greenlets, waiting: false)
+      // For others who serve.
+      patience = .zero
+      isStopped = true
+      news.set()
       throw error
     }
     if let failure { throw failure }

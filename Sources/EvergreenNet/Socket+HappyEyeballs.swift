@@ -11,18 +11,20 @@
 import EventLoop
 import EvergreenHub
 import EvergreenSync
+import Greenlets
 
 extension Socket {
   /// A socket connected to a host.
   ///
   /// - Parameters:
-  ///   - host: A name or a numeric address.
+  ///   - host: A name or a numeric address; not empty.
   ///   - port: The TCP port.
   ///   - timeout: For the look-up and all attempts together; `nil` sets no limit. With `.zero` an
   ///     address that is known without waiting is tried, and succeeds if the peer answers at once.
   /// - Returns: The connected socket.
   /// - Throws: The ``SocketError`` of the first attempt if all fail; ``ResolverError``; a
-  ///   ``SocketError`` whose `isTimeout` is true; what is thrown into the caller while it waits.
+  ///   ``SocketError`` whose `isTimeout` is true; ``SocketAddressError`` if `host` is empty, which
+  ///   would be this machine; what is thrown into the caller while it waits.
   ///
   /// > Switch point: Yes.
   ///
@@ -31,6 +33,9 @@ extension Socket {
   public static func connect(
     host: String, port: UInt16, timeout: Duration? = nil
   ) throws -> Socket {
+    if host.isEmpty {
+      throw SocketAddressError(":\(port)", .badHost, "there is no host to connect to")
+    }
     let target = (try? HostAndPort(host, port: port))?.description ?? "\(host):\(port)"
     let late = SocketError(.connect, .timedOut, host: target)
     let onlyLooks = timeout ?? .seconds(1) <= .zero
@@ -58,7 +63,7 @@ extension Socket {
     toAnyOf addresses: [SocketAddress], delay: Duration = .milliseconds(250),
     timeout: Duration? = nil
   ) throws -> Socket {
-    precondition(!addresses.isEmpty, "there is no address to connect to")
+    if addresses.isEmpty { fatal("there is no address to connect to") }
     if addresses.count == 1 { return try connect(to: addresses[0], timeout: timeout) }
     if let timeout, timeout <= .zero { return try connectAtOnce(alternatingFamilies(addresses)) }
     let late = SocketError(.connect, .timedOut, addresses[0])

@@ -3,7 +3,8 @@
 //
 // `receive(upTo:)` returns an array of the right size. Where the sizes are not known to be large, it
 // lets the kernel write into a buffer of the hub and copies: a 64 KiB array for 64 bytes costs more
-// than the copy.
+// than the copy. Where they are, the array is made for the system call and dropped again if there is
+// nothing yet: of the thousands that wait for the next request none holds room for it.
 
 import CSockets
 import EventLoop
@@ -24,32 +25,61 @@ extension Socket {
   ///   - count: At most so many bytes, 1 or more.
   ///   - timeout: The longest wait; `nil` for the socket's ``timeout``.
   /// - Returns: One byte or more; for a datagram socket one datagram, perhaps empty. `nil` when the
-  ///   peer has ended its direction of the stream.
+  ///   peer has ended its direction of the stream, or of a connection of packets.
   /// - Throws: ``SocketError``; ``ConcurrentUse``; what is thrown into the caller while it waits,
   ///   and then nothing was taken.
   ///
   /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
   public func receive(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
-    precondition(count > 0, "cannot receive up to \(count) bytes")
+    checkCount(count, atLeast: 1, "receive up to")
     let deadline = deadline(timeout)
     let room = descriptor.hub.scratch
     if count <= room.count, count <= 1024 || lastReceived < count / 2 {
       let received = try receiveRaw(
         UnsafeMutableRawBufferPointer(rebasing: room[..<count]), deadline)
       lastReceived = received
-      if received == 0, shortReadsDrain { return nil }
+      if received == 0, isAtEnd() { return nil }
       return [UInt8](UnsafeRawBufferPointer(rebasing: room[..<received]))
     }
-    let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-      filled = try receiveRaw(UnsafeMutableRawBufferPointer(buffer), deadline)
+    let bytes = try receiveArray(of: count, deadline, waitsFirst: descriptor.isDrained) {
+      recv($0, $1.baseAddress, $1.count, 0)
     }
+    noteReceived(bytes.count, of: count)
     lastReceived = bytes.count
-    return bytes.isEmpty && shortReadsDrain ? nil : bytes
+    return bytes.isEmpty && isAtEnd() ? nil : bytes
+  }
+
+  /// Receives into an array that is made for each attempt: whoever waits holds none.
+  @inline(__always)
+  func receiveArray(
+    of count: Int, _ deadline: Deadline, waitsFirst: Bool = false,
+    _ call: (_ number: Int32, _ room: UnsafeMutableRawBufferPointer) -> Int
+  ) throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    _ = try descriptor.perform(
+      .receive, .read, until: deadline, waitsFirst: waitsFirst, about: peerIfKnown
+    ) { number in
+      var result = 0
+      var error: Int32 = 0
+      bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+        result = call(number, UnsafeMutableRawBufferPointer(buffer))
+        error = errno
+        filled = max(0, result)
+      }
+      if result < 0 {
+        bytes = []
+        errno = error
+      }
+      return result
+    }
+    // Room that has hardly been used is not worth keeping.
+    return count > 1024 && bytes.count < count / 2 ? bytes.withUnsafeBytes { [UInt8]($0) } : bytes
   }
 
   /// Waits for data and writes it to `buffer`.
   ///
-  /// - Returns: How many bytes; 0 at the end of the stream.
+  /// - Returns: How many bytes; 0 at the end of the stream, and also if the buffer has no room: do
+  ///   not take that for the end. An empty datagram is 0, too.
   ///
   /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
   public func receive(
@@ -60,7 +90,7 @@ extension Socket {
 
   /// Waits for data and writes it to the beginning of `span`.
   ///
-  /// - Returns: How many bytes; 0 at the end of the stream.
+  /// - Returns: How many bytes; 0 as in ``receive(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``.
   ///
   /// > Switch point: Yes, unless data is there. The C function is `recv(2)`.
   public func receive(into span: inout MutableRawSpan, timeout: Duration? = nil) throws -> Int {
@@ -70,18 +100,46 @@ extension Socket {
 
   /// Receives exactly so many bytes.
   ///
-  /// - Throws: ``EndOfStream`` if the stream ends before; what was received until then is lost.
+  /// Room for more than 128 KiB is made as the data comes: a length that a peer has sent costs nothing
+  /// before.
+  ///
+  /// - Throws: ``EndOfStream`` if the stream ends before; ``SocketError``, if time runs out for
+  ///   instance; what is thrown into the caller while it waits. What was received until then is lost:
+  ///   where that matters, ``BufferedStream/read(exactly:timeout:)`` keeps it.
   ///
   /// > Switch point: Yes, unless the data is there.
   public func receive(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
-    precondition(count >= 0, "cannot receive \(count) bytes")
+    checkCount(count, atLeast: 0, "receive")
     let deadline = deadline(timeout)
-    return try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+    var bytes = try receive([], in: min(count, Self.firstRoom), wanted: count, until: deadline)
+    while bytes.count < count {
+      bytes = try receive(
+        bytes, in: min(count, 2 * bytes.count), wanted: count, until: deadline)
+    }
+    return bytes
+  }
+
+  private static var firstRoom: Int { 128 * 1024 }
+
+  /// Receives until there are `room` bytes, `start` the first of them.
+  @inline(__always)
+  private func receive(
+    _ start: consuming [UInt8], in room: Int, wanted: Int, until deadline: Deadline
+  ) throws -> [UInt8] {
+    var start = start
+    return try [UInt8](unsafeUninitializedCapacity: room) { buffer, filled in
       let buffer = UnsafeMutableRawBufferPointer(buffer)
-      while filled < count {
-        let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<count])
+      if !start.isEmpty {
+        buffer.copyBytes(from: start)
+        filled = start.count
+        start = []
+      }
+      while filled < room {
+        let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[filled..<room])
         let received = try receiveRaw(rest, deadline, midway: filled > 0)
-        if received == 0 { throw EndOfStream(wanted: count, received: filled) }
+        if received == 0 {
+          throw EndOfStream(wanted: wanted, received: filled, from: peerIfKnown)
+        }
         filled += received
       }
     }
@@ -91,14 +149,12 @@ extension Socket {
   ///
   /// > Switch point: Yes, unless data is there. The C function is `recv(2)` with `MSG_PEEK`.
   public func peek(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
-    precondition(count > 0, "cannot look at up to \(count) bytes")
+    checkCount(count, atLeast: 1, "look at up to")
     let deadline = deadline(timeout)
-    let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-      filled = try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) {
-        recv($0, buffer.baseAddress, count, Int32(MSG_PEEK))
-      }
+    let bytes = try receiveArray(of: count, deadline) {
+      recv($0, $1.baseAddress, $1.count, Int32(MSG_PEEK))
     }
-    return bytes.isEmpty && shortReadsDrain ? nil : bytes
+    return bytes.isEmpty && isAtEnd() ? nil : bytes
   }
 
   @inline(__always)
@@ -109,10 +165,15 @@ extension Socket {
       .receive, .read, until: deadline, waitsFirst: descriptor.isDrained, midway: midway,
       about: peerIfKnown
     ) { recv($0, buffer.baseAddress, buffer.count, 0) }
-    // The end of the stream stays readable: the next receive need not wait for it.
-    descriptor.isDrained = shortReadsDrain && received < buffer.count && received > 0
-    descriptor.hub.chargeIO(bytes: received)
+    noteReceived(received, of: buffer.count)
     return received
+  }
+
+  @inline(__always)
+  private func noteReceived(_ received: Int, of count: Int) {
+    // The end of the stream stays readable: the next receive need not wait for it.
+    descriptor.isDrained = shortReadsDrain && received < count && received > 0
+    descriptor.hub.chargeIO(bytes: received)
   }
 
   // MARK: Sending
@@ -241,27 +302,26 @@ extension Socket {
   package func receiveFrom(
     upTo count: Int, until deadline: Deadline
   ) throws -> (bytes: [UInt8], sender: SocketAddress) {
-    precondition(count >= 0, "cannot receive up to \(count) bytes")
+    checkCount(count, atLeast: 0, "receive up to")
     var sender: SocketAddress?
-    func receive(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-      try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) { number in
-        let found = SocketAddress.capture { address, length in
-          recvfrom(number, buffer.baseAddress, buffer.count, 0, address, length)
-        }
-        sender = found.address
-        return found.result
+    func receive(_ number: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
+      let found = SocketAddress.capture { address, length in
+        recvfrom(number, buffer.baseAddress, buffer.count, 0, address, length)
       }
+      sender = found.address
+      return found.result
     }
     let room = descriptor.hub.scratch
     let bytes: [UInt8]
     if count <= room.count {
-      let received = try receive(into: .init(rebasing: room[..<count]))
+      let part = UnsafeMutableRawBufferPointer(rebasing: room[..<count])
+      let received = try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) {
+        receive($0, part)
+      }
       bytes = [UInt8](UnsafeRawBufferPointer(rebasing: room[..<received]))
     } else {
       // A Unix socket's datagrams may be larger than any of the network.
-      bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-        filled = try receive(into: UnsafeMutableRawBufferPointer(buffer))
-      }
+      bytes = try receiveArray(of: count, deadline, receive)
     }
     return (bytes, sender ?? .unnamedUnix)
   }
@@ -272,7 +332,10 @@ extension Socket {
   public func send(
     _ bytes: [UInt8], to address: SocketAddress, timeout: Duration? = nil
   ) throws {
-    let deadline = deadline(timeout)
+    try send(bytes, to: address, until: deadline(timeout))
+  }
+
+  func send(_ bytes: [UInt8], to address: SocketAddress, until deadline: Deadline) throws {
     _ = try descriptor.perform(.send, .write, until: deadline, about: address) { number in
       address.withSockaddr { pointer, length in
         sendto(number, bytes, bytes.count, noSignal, pointer, length)
@@ -298,8 +361,8 @@ extension Socket {
   public func sendFile(
     _ file: Int32, offset: Int = 0, count: Int? = nil, timeout: Duration? = nil
   ) throws -> Int {
-    precondition(offset >= 0, "a file has no offset \(offset)")
-    precondition(count ?? 0 >= 0, "cannot send \(count ?? 0) bytes")
+    checkCount(offset, atLeast: 0, "send a file from byte", "on")
+    checkCount(count ?? 0, atLeast: 0, "send")
     let deadline = deadline(timeout)
     var sent = 0
     while sent < count ?? .max {
@@ -329,9 +392,7 @@ extension Socket {
     }
     switch error.errno {
     case .badFileDescriptor, .invalidArgument, .illegalSeek, .isDirectory, .ioError, .overflow:
-      return SocketError(
-        .sendFile, error.errno, peerIfKnown,
-        explanation: "file descriptor \(file): \(error.errno)", isAboutFile: true)
+      return SocketError.about(file, .sendFile, error.errno, peerIfKnown)
     default: return error
     }
   }
@@ -343,10 +404,13 @@ public struct EndOfStream: Error, Hashable, Sendable, CustomStringConvertible {
   public let wanted: Int?
   /// How many had come.
   public let received: Int
+  /// Whose stream it was, if that is known.
+  public let peer: SocketAddress?
 
-  package init(wanted: Int?, received: Int) {
+  package init(wanted: Int?, received: Int, from peer: SocketAddress?) {
     self.wanted = wanted
     self.received = received
+    self.peer = peer
   }
 
   public var description: String {

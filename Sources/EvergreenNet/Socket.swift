@@ -33,7 +33,22 @@ import Darwin
 public final class Socket {
   package let descriptor: GreenDescriptor
   private var knownPeer: SocketAddress?
-  private let fillsReads: Bool
+  private let kind: Kind
+
+  /// What a receive that brings less than was asked for, or nothing, may mean.
+  enum Kind: UInt8 {
+    /// The kernel has nothing left; the stream has ended.
+    case stream
+    /// A short message, an empty message or the end.
+    case sequenced
+    /// A short or empty message.
+    case other
+
+    init(_ type: SocketType) {
+      self = type == .stream ? .stream : type == .sequencedPacket ? .sequenced : .other
+    }
+  }
+
   /// How much the last receive brought: a hint for the next.
   @exclusivity(unchecked) var lastReceived = 0
 
@@ -71,24 +86,26 @@ public final class Socket {
     } catch {
       throw SocketError(.open, error)
     }
-    fillsReads = type == .stream
+    kind = Kind(type)
   }
 
   /// Takes over an open socket, makes it non-blocking, and closes it in the end.
   ///
   /// - Throws: ``SocketError`` if `descriptor` is no open descriptor; then it is not taken over.
   public init(adopting descriptor: Int32) throws {
-    do { try makeNonBlocking(descriptor) } catch { throw SocketError(.open, error) }
+    do { try makeNonBlocking(descriptor) } catch {
+      throw SocketError.about(descriptor, .open, error)
+    }
     let type = try? SocketOption<SocketType>.socketType.get(from: descriptor)
-    fillsReads = type ?? .stream == .stream
+    kind = Kind(type ?? .stream)
     self.descriptor = GreenDescriptor(descriptor)
   }
 
   /// A socket that is known not to block.
-  init(ready number: Int32, peer: SocketAddress?, isStream: Bool) {
+  init(ready number: Int32, peer: SocketAddress?, _ kind: Kind) {
     descriptor = GreenDescriptor(number)
     knownPeer = peer
-    fillsReads = isStream
+    self.kind = kind
   }
 
   /// Two sockets connected to each other.
@@ -110,10 +127,9 @@ public final class Socket {
     } catch {
       throw SocketError(.open, error)
     }
-    let isStream = type == .stream
     return (
-      Socket(ready: numbers[0], peer: nil, isStream: isStream),
-      Socket(ready: numbers[1], peer: nil, isStream: isStream)
+      Socket(ready: numbers[0], peer: nil, Kind(type)),
+      Socket(ready: numbers[1], peer: nil, Kind(type))
     )
   }
 
@@ -152,10 +168,11 @@ public final class Socket {
       let found = try SocketAddress.capture { address, length throws(Errno) in
         try checked { call(number, address, length) }
       }
-      return found.address ?? .unnamedUnix
+      if let address = found.address { return address }
     } catch {
       throw SocketError(operation, error, knownPeer)
     }
+    throw SocketError(operation, .addressFamilyNotSupported, knownPeer)  // netlink, vsock
   }
 
   func openNumber(_ operation: SocketError.Operation) throws -> Int32 {
@@ -255,7 +272,7 @@ public final class Socket {
           return accepted.result
         }
         let address = peer ?? .unnamedUnix
-        return (Socket(ready: number, peer: address, isStream: fillsReads), address)
+        return (Socket(ready: number, peer: address, kind), address)
       } catch let error as SocketError where error.concernsOnePeer && losses < 100 {
         losses += 1  // so many in a row are not those of connections
       }
@@ -264,7 +281,8 @@ public final class Socket {
 
   /// Connects, and waits until that has succeeded or failed. After a failure the socket is of no
   /// further use; ``connect(to:timeout:)-swift.type.method`` closes it. With `.zero` it succeeds if
-  /// the peer answers at once, as one on the same machine does.
+  /// the peer answers at once, as one on the same machine does. To connect is to write: meanwhile
+  /// another greenlet that connects or sends gets ``ConcurrentUse``.
   ///
   /// For a datagram socket: sets the peer to whom it sends and from whom it receives.
   ///
@@ -272,11 +290,12 @@ public final class Socket {
   public func connect(to address: SocketAddress, timeout: Duration? = nil) throws {
     let deadline = deadline(timeout)
     try descriptor.hub.admitIO()
+    try descriptor.checkUnused(.write, .connect)
     // Linux says yes to the second of two connects, whomever it is to.
-    if fillsReads, knownPeer != nil, descriptor.isOpen {
+    if kind != .other, knownPeer != nil, descriptor.isOpen {
       throw SocketError(.connect, .socketIsConnected, address)
     }
-    var pause = Duration.milliseconds(1)
+    var refusals = 1
     while true {
       let number = try openNumber(.connect)
       let result = address.withSockaddr { systemConnect(number, $0, $1) }
@@ -287,11 +306,11 @@ public final class Socket {
         try finishConnecting(to: address, until: deadline)
       case .resourceTemporarilyUnavailable where address.isUnix:
         // The listener's backlog is full, and the kernel does not say when it no longer is.
-        let left = deadline.remaining(on: descriptor.hub) ?? pause
-        if left <= .zero { throw SocketError(.connect, .timedOut, address) }
-        try sleep(for: min(pause, left))
-        pause = min(pause * 2, .milliseconds(50))
-        continue
+        refusals += 1
+        let isRepeated = try descriptor.pause(
+          .write, for: .connect, until: deadline, after: refusals)
+        if isRepeated { continue }
+        throw SocketError(.connect, .timedOut, address)
       default: throw SocketError(.connect, error, address)
       }
       break
@@ -368,7 +387,7 @@ public final class Socket {
     let number = try openNumber(.duplicate)
     do {
       let copy = try checked { fcntl(number, F_DUPFD_CLOEXEC, 0) }
-      let socket = Socket(ready: copy, peer: knownPeer, isStream: fillsReads)
+      let socket = Socket(ready: copy, peer: knownPeer, kind)
       socket.timeout = timeout
       return socket
     } catch {
@@ -409,8 +428,26 @@ public final class Socket {
   }
 
   /// Whether a read that returns less than was asked for has emptied the kernel's buffer.
-  var shortReadsDrain: Bool { fillsReads }
+  var shortReadsDrain: Bool { kind == .stream }
+
+  /// Whether a receive of no bytes means the end, and not an empty message.
+  @inline(never)
+  func isAtEnd() -> Bool {
+    if kind != .sequenced { return kind == .stream }
+    // The kernel says of the end only that no more will come. Empty messages before it, which it
+    // cannot be asked for either, are taken for it.
+    var look = pollfd(fd: descriptor.number, events: endOfInput, revents: 0)
+    var waiting: Int32 = 0
+    return poll(&look, 1, 0) > 0 && look.revents & (endOfInput | Int16(POLLHUP)) != 0
+      && ioctl(descriptor.number, UInt(FIONREAD), &waiting) == 0 && waiting == 0
+  }
 }
+
+#if os(Linux)
+private let endOfInput = Int16(0x2000)  // POLLRDHUP, which glibc shows with _GNU_SOURCE only
+#else
+private let endOfInput = Int16(POLLHUP)
+#endif
 
 // Within the class the names of the C functions mean its methods.
 private func systemBind(_ s: Int32, _ a: UnsafePointer<sockaddr>, _ n: socklen_t) -> Int32 {

@@ -55,18 +55,36 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   private let explanation: String?
   /// A host that had no address yet, or of which no address answered.
   private let host: String?
-  private let isAboutFile: Bool
+  /// Not the socket is at fault, but a descriptor that the caller gave by its number.
+  var isAboutNumber = false
 
-  package init(
+  /// For what is used like a socket and is none: in tests, and around sockets.
+  ///
+  /// - Parameters:
+  ///   - operation: What was being done.
+  ///   - errno: The system's reason, which programs ask.
+  ///   - address: Whom it concerned.
+  ///   - host: Whom it concerned, where there is no address yet.
+  ///   - explanation: Why it failed, for people; `nil` for the text of `errno`.
+  public init(
     _ operation: Operation, _ errno: Errno, _ address: SocketAddress? = nil, host: String? = nil,
-    explanation: String? = nil, isAboutFile: Bool = false
+    explanation: String? = nil
   ) {
     self.operation = operation
     self.errno = errno
     self.address = address
     self.host = host
     self.explanation = explanation
-    self.isAboutFile = isAboutFile
+  }
+
+  /// A descriptor that the caller gave by its number is of no use.
+  static func about(
+    _ number: Int32, _ operation: Operation, _ errno: Errno, _ address: SocketAddress? = nil
+  ) -> SocketError {
+    var error = SocketError(
+      operation, errno, address, explanation: "file descriptor \(number): \(errno)")
+    error.isAboutNumber = true
+    return error
   }
 
   static func closed(_ operation: Operation, _ address: SocketAddress?) -> SocketError {
@@ -79,7 +97,7 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
   public var isTimeout: Bool { errno == .timedOut }
 
   /// This program has closed the socket, before or during the operation.
-  public var isClosed: Bool { errno == .badFileDescriptor && !isAboutFile }
+  public var isClosed: Bool { errno == .badFileDescriptor && !isAboutNumber }
 
   /// The peer has gone: it reset the connection, or reads no more.
   public var isPeerGone: Bool { errno == .connectionReset || errno == .brokenPipe }
@@ -125,10 +143,27 @@ extension SocketError {
   /// Whether it is that of a connection to `peer`, as far as one can tell.
   func concerns(_ peer: SocketAddress) -> Bool { address == nil || address == peer }
 
+  /// Whether it says that the other end of a connection has gone. After a reset there is nothing left
+  /// to shut down.
+  fileprivate var isDeparture: Bool {
+    isPeerGone || operation == .shutdown && errno == .socketNotConnected
+  }
+
   /// Whether no later call on this socket can succeed.
   package var isFatalForListener: Bool {
     switch errno {
     case .badFileDescriptor, .invalidArgument, .notSocket, .badAddress: true
+    default: false
+    }
+  }
+}
+
+extension Error {
+  /// Whether it says that `peer` has gone, as far as one can tell: nothing to report about a handler.
+  func isDeparture(of peer: SocketAddress) -> Bool {
+    switch self {
+    case let error as SocketError: error.isDeparture && error.concerns(peer)
+    case let error as EndOfStream: error.peer == nil || error.peer == peer
     default: false
     }
   }

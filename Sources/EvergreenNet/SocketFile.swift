@@ -9,11 +9,13 @@ import Darwin
 
 /// The file of a Unix socket, to be removed by whoever has made it.
 ///
-/// A successor may have put its own socket in the same place meanwhile; that one is left alone.
+/// A successor may have put its own socket in the same place meanwhile; that one is left alone. The
+/// child of a fork leaves it to its parent, who goes on to serve there.
 struct SocketFile {
   private let path: String
   private let device: dev_t
   private let inode: ino_t
+  private let process = getpid()
 
   /// What is there now; `nil` if `address` is no path, or nothing is there.
   init?(at address: SocketAddress) {
@@ -24,7 +26,7 @@ struct SocketFile {
 
   /// Removes it, if it is there still.
   func remove() {
-    guard let found = Self.look(path), found == (device, inode) else { return }
+    guard process == getpid(), let found = Self.look(path), found == (device, inode) else { return }
     unlink(path)
   }
 

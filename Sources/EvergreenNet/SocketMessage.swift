@@ -3,6 +3,7 @@
 
 import EventLoop
 import EvergreenHub
+import Greenlets
 
 #if canImport(Glibc)
 import Glibc
@@ -14,7 +15,7 @@ import Darwin
 public struct ReceivedMessage {
   /// The data; empty at the end of a stream.
   public let bytes: [UInt8]
-  /// Who sent it; `nil` on a connected stream.
+  /// Who sent it; `nil` where the kernel does not say: on TCP, and if a Unix socket has no address.
   public let sender: SocketAddress?
   /// Descriptors and credentials. Descriptors that nobody takes are closed with it.
   public let control: ReceivedControl
@@ -35,9 +36,9 @@ extension Socket {
     _ bytes: [UInt8], control: [ControlMessage] = [], to address: SocketAddress? = nil,
     timeout: Duration? = nil
   ) throws -> Int {
-    precondition(
-      control.isEmpty || !bytes.isEmpty || !shortReadsDrain,
-      "on a stream control data needs a byte to travel with")
+    if bytes.isEmpty && !control.isEmpty && shortReadsDrain {
+      fatal("on a stream control data needs a byte to travel with")
+    }
     let deadline = deadline(timeout)
     return try ControlMessage.withEncoded(control) { encoded in
       try bytes.withUnsafeBytes { data in
@@ -80,34 +81,32 @@ extension Socket {
     upTo count: Int, descriptors: Int = ControlMessage.maximumDescriptors,
     timeout: Duration? = nil
   ) throws -> ReceivedMessage {
-    precondition(count >= 0, "cannot receive up to \(count) bytes")
+    checkCount(count, atLeast: 0, "receive up to")
     let deadline = deadline(timeout)
     let space = ControlMessage.space(descriptors: descriptors, credentials: true)
     return try withUnsafeTemporaryAllocation(byteCount: space, alignment: 16) { control in
       var flags: Int32 = 0
       var controlLength = 0
       var sender: SocketAddress?
-      let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
-        var vector = iovec(iov_base: buffer.baseAddress, iov_len: count)
-        filled = try withUnsafeMutablePointer(to: &vector) { vector in
-          try descriptor.perform(.receive, .read, until: deadline, about: peerIfKnown) { number in
-            var message = msghdr()
-            message.msg_iov = vector
-            message.msg_iovlen = 1
-            message.msg_control = control.baseAddress
-            message.msg_controllen = .init(space)
-            let found = SocketAddress.capture { address, length in
-              message.msg_name = UnsafeMutableRawPointer(address)
-              message.msg_namelen = length.pointee
-              let received = recvmsg(number, &message, closeOnExec)
-              length.pointee = message.msg_namelen
-              return received
-            }
-            flags = message.msg_flags
-            controlLength = Int(message.msg_controllen)
-            sender = found.address
-            return found.result
+      let bytes = try receiveArray(of: count, deadline) { number, room in
+        var vector = iovec(iov_base: room.baseAddress, iov_len: room.count)
+        return withUnsafeMutablePointer(to: &vector) { vector in
+          var message = msghdr()
+          message.msg_iov = vector
+          message.msg_iovlen = 1
+          message.msg_control = control.baseAddress
+          message.msg_controllen = .init(space)
+          let found = SocketAddress.capture { address, length in
+            message.msg_name = UnsafeMutableRawPointer(address)
+            message.msg_namelen = length.pointee
+            let received = recvmsg(number, &message, closeOnExec)
+            length.pointee = message.msg_namelen
+            return received
           }
+          flags = message.msg_flags
+          controlLength = Int(message.msg_controllen)
+          sender = found.address
+          return found.result
         }
       }
       descriptor.isDrained = false

@@ -17,8 +17,8 @@ import Darwin
 /// One of the settings of a socket, with the Swift type of its value.
 ///
 /// ```swift
-/// try socket.set(.noDelay, to: true)
-/// try socket.set(.keepAliveIdle, to: .seconds(30))
+/// try socket.set(.noDelay, true)
+/// try socket.set(.keepAliveIdle, .seconds(30))
 /// let size = try socket.get(.receiveBufferSize)
 /// ```
 ///

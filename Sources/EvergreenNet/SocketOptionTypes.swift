@@ -53,7 +53,7 @@ public struct SocketType: RawRepresentable, Hashable, Sendable, CustomStringConv
 ///
 /// ```swift
 /// let group = try SocketAddress.ipv4("239.1.2.3", port: 0)
-/// try socket.set(.multicastJoin, to: MulticastMembership(group))
+/// try socket.set(.multicastJoin, MulticastMembership(group))
 /// ```
 public struct MulticastMembership: Hashable, Sendable {
   /// The group; its port does not matter.

@@ -21,9 +21,14 @@ import Greenlets
 /// try server.serveForever()
 /// ```
 ///
-/// The socket is closed when the handler returns or throws. That its peer goes away is no error; any
-/// other error of a handler is reported as that of its greenlet (``Hub/onError``) and ends that
-/// connection alone.
+/// The socket is closed when the handler returns or throws. That its peer goes away, with a reset or
+/// with the end of the stream where a handler wanted more (``EndOfStream``), is no error; any other
+/// error of a handler is reported as that of its greenlet (``Hub/onError``) and ends that connection
+/// alone.
+///
+/// A Unix socket's path is removed when the server stops, by the process that made it alone. After a
+/// crash it stays, and the next start fails with ``Errno/addressInUse``: where no other server can be
+/// there, remove the file before.
 ///
 /// > gevent: `gevent.server.StreamServer`.
 public final class StreamServer {
@@ -35,6 +40,8 @@ public final class StreamServer {
   private let handler: Handler
   private let listener: Socket
   private let file: SocketFile?
+  /// It was given to the server, and somebody else accepts from it.
+  private var isListenerShared = false
   package let life: ServerLife
   private var acceptor: AnyGreenlet?
   /// Takes a connection; for tests of what the kernel may answer.
@@ -47,7 +54,7 @@ public final class StreamServer {
   ///
   /// - Parameters:
   ///   - address: `127.0.0.1:80`, `[::1]:80`, `:80` for all interfaces, `unix:/run/x.sock`.
-  ///   - maxConnections: How many may be open at a time; `nil` for no limit.
+  ///   - maxConnections: How many may be open at a time, 1 or more; `nil` for no limit.
   ///   - backlog: How many may wait to be taken.
   ///   - reusePort: Whether other processes and threads may listen there too, each with its share.
   ///   - handler: Called with each connection; it may block.
@@ -68,9 +75,9 @@ public final class StreamServer {
   /// server for each of ``SocketAddress/resolve(_:port:family:timeout:)``.
   ///
   /// - Parameters:
-  ///   - host: A name or a numeric address, IPv4 or IPv6; empty for all interfaces.
+  ///   - host: A name or a numeric address, IPv4 or IPv6; empty or `*` for all interfaces.
   ///   - port: The port; 0 picks a free one.
-  ///   - maxConnections: How many may be open at a time; `nil` for no limit.
+  ///   - maxConnections: How many may be open at a time, 1 or more; `nil` for no limit.
   ///   - backlog: How many may wait to be taken.
   ///   - reusePort: Whether other processes and threads may listen there too, each with its share.
   ///   - handler: Called with each connection; it may block.
@@ -84,7 +91,7 @@ public final class StreamServer {
     reusePort: Bool = false, _ handler: @escaping Handler
   ) throws {
     try self.init(
-      SocketAddress.resolve(host, port: port)[0], maxConnections: maxConnections, backlog: backlog,
+      SocketAddress.whereToListen(host, port), maxConnections: maxConnections, backlog: backlog,
       reusePort: reusePort, handler)
   }
 
@@ -93,6 +100,7 @@ public final class StreamServer {
     _ address: SocketAddress, maxConnections: Int? = nil, backlog: Int = 1024,
     reusePort: Bool = false, _ handler: @escaping Handler
   ) throws {
+    checkLimit(maxConnections, of: "a server", "connections")
     let listener = try Socket.listen(on: address, backlog: backlog, reusePort: reusePort)
     try self.init(
       listener, file: SocketFile(at: address), maxConnections: maxConnections, handler)
@@ -106,6 +114,7 @@ public final class StreamServer {
   public convenience init(
     listener: Socket, maxConnections: Int? = nil, _ handler: @escaping Handler
   ) throws {
+    checkLimit(maxConnections, of: "a server", "connections")
     guard try listener.get(.acceptsConnections) else {
       throw SocketError(
         .accept, .invalidArgument, try? listener.localAddress,
@@ -121,7 +130,7 @@ public final class StreamServer {
     self.file = file
     self.handler = handler
     address = try listener.localAddress
-    life = ServerLife(at: address, pool: Pool(size: maxConnections))
+    life = ServerLife(.accept, at: address, size: maxConnections)
     accept = { try listener.accept(until: .never) }
   }
 
@@ -147,16 +156,30 @@ public final class StreamServer {
     let acceptor = spawn { [self] in try acceptForever() }
     acceptor.name = "acceptor of \(address)"
     self.acceptor = acceptor
+    // It never runs if it is killed at once, or gets no stack. In the child of a fork it has ended,
+    // and may be started anew.
+    _ = acceptor.rawLink { [self, unowned acceptor] in
+      let error = acceptor.error ?? GreenletExit()
+      guard self.acceptor === acceptor, !(error is LostInFork) else { return }
+      stopAccepting()
+      life.noteFailure(error)
+    }
   }
 
-  /// Takes no more connections and closes the listener. Those that are open go on.
+  /// Takes no more connections and closes the listener. Those that are open go on, and so does
+  /// ``serveForever()``, until ``stop(timeout:)`` is called.
   ///
   /// > Switch point: No.
   public func stopAccepting() {
     let acceptor = acceptor
     self.acceptor = nil
     _ = try? acceptor?.kill(waiting: false)
-    if !listener.isClosed { file?.remove() }
+    closeListener()
+  }
+
+  private func closeListener() {
+    if isListenerShared || listener.isClosed { return }
+    file?.remove()
     listener.close()
   }
 
@@ -185,7 +208,9 @@ public final class StreamServer {
   ///
   /// When what is thrown into the caller ends the wait, the server is stopped first.
   ///
-  /// - Throws: ``SocketError`` if the listener has become useless: the server has stopped then.
+  /// - Throws: What has ended the server of itself: ``SocketError`` if the listener has become useless,
+  ///   ``ConcurrentUse`` if somebody else accepts from the listener that it was given, and then that
+  ///   stays open.
   ///
   /// > Switch point: Yes.
   public func serveForever() throws {
@@ -198,6 +223,8 @@ public final class StreamServer {
   /// that a third one ends the process.
   ///
   /// ```swift
+  /// import Glibc  // for the names of signals
+  ///
   /// try server.serveForever(stoppingOn: [SIGINT, SIGTERM])
   /// ```
   ///
@@ -223,12 +250,13 @@ public final class StreamServer {
 
   private func acceptForever() throws {
     do {
-      try life.takeForever("accept", budget: { acceptBudget }) {
+      try life.takeForever(budget: { acceptBudget }) {
         let (socket, peer) = try accept()
         serve(socket, peer)
       }
-    } catch let error as SocketError {
+    } catch {
       if acceptor == nil { return }  // it was stopped
+      isListenerShared = error is ConcurrentUse
       acceptor = nil
       stopAccepting()
       try life.fail(with: error)
@@ -240,9 +268,9 @@ public final class StreamServer {
     let handler = handler
     _ = life.pool.trySpawn {
       defer { socket.close() }
-      do { try handler(socket, peer) } catch let error as SocketError
-        where error.isPeerGone && error.concerns(peer)
-      {}
+      do { try handler(socket, peer) } catch {
+        if !error.isDeparture(of: peer) { throw error }
+      }
     }
   }
 }

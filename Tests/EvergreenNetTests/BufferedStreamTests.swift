@@ -264,6 +264,25 @@ import Testing
     }
   }
 
+  @Test(arguments: 0..<4)
+  func aCountThatMakesNoSenseIsRefusedWithASentence(number: Int) async {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) { [number] in
+      try await runGreenInChild {
+        let stream = BufferedStream(try Socket.pair().0)
+        let calls: [() throws -> Void] = [
+          { _ = try stream.readLine(limit: -1) }, { _ = try stream.read(until: [1], limit: -1) },
+          { _ = try stream.read(exactly: -1) }, { _ = try stream.socket.receive(upTo: -1) },
+        ]
+        try calls[number]()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let verb = ["read a line of up to", "read a line of up to", "read", "receive up to"][number]
+    #expect(text.contains("evergreen: cannot \(verb) -1 bytes"))
+  }
+
   // MARK: Writing
 
   @Test func whatCouldNotBeSentInTimeIsSentLater() async throws {
@@ -306,6 +325,41 @@ import Testing
       stream.close()
       let received = try reader.get()
       #expect(received == content + [1])
+    }
+  }
+
+  /// Also where it lets others run before it has sent anything, because the budget for I/O is spent.
+  @Test func whatIsFlushedLaterDoesNotOvertake() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      let stream = BufferedStream(one)
+      try stream.writeAll("first ")
+      Hub.current.ioBudget = 0
+      let first = spawn { try stream.flush() }
+      let second = spawn {
+        try stream.writeAll("second")
+        #expect(throws: ConcurrentUse.self) { try stream.flush() }
+      }
+      try first.get()
+      try second.get()
+      #expect(stream.unsentCount == 6)
+      try stream.flush()
+      try #expect(other.receive(upTo: 100) == Array("first second".utf8))
+    }
+  }
+
+  @Test func whoIsKilledBeforeItHasFlushedAnythingLosesNothing() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      let stream = BufferedStream(one)
+      try stream.writeAll("first ")
+      Hub.current.ioBudget = 0
+      let flusher = spawn { try stream.flush() }
+      try Greenlet.yield()
+      try stream.writeAll("second")
+      try flusher.kill()
+      try stream.flush()
+      try #expect(other.receive(upTo: 100) == Array("first second".utf8))
     }
   }
 

@@ -121,6 +121,31 @@ import Darwin
     }
   }
 
+  /// It is the parent's, who goes on to serve there.
+  @Test func theChildLeavesTheSocketsPath() async {
+    await #expect(processExitsWith: .success) {
+      try await runGreenInChild {
+        let paths = (0..<2).map { _ in temporaryPath() }
+        let stream = try StreamServer("unix:\(paths[0])") { socket, _ in
+          try socket.sendAll("hello")
+        }
+        let datagram = try DatagramServer("unix:\(paths[1])") { _, _, _ in }
+        try stream.start()
+        try datagram.start()
+        try inForkedChild {
+          try stream.stop()
+          try datagram.stop()
+          try check(paths.allSatisfy(exists))
+        }
+        let client = try Socket.connect(to: stream.address)
+        try check(client.receive(exactly: 5) == Array("hello".utf8))
+        try stream.stop()
+        try datagram.stop()
+        try check(!paths.contains(where: exists))
+      }
+    }
+  }
+
   @Test(.disabled(if: Sanitizer.thread, "it ends a forked child that starts a thread"))
   func namesAreLookedUp() async {
     await #expect(processExitsWith: .success) {

@@ -68,6 +68,54 @@ import Darwin
     }
   }
 
+  /// Nor is what looks like one and is none: a server would have to be asked.
+  @Test(arguments: ["256.0.0.1", "256.0.0.1.", "1.2.3.4.5", "...", "1..2", "99999999999"])
+  func badNumbersAreRefusedWithoutTheResolver(host: String) async throws {
+    try await runGreen {
+      Hub.current.resolver = NoResolver()
+      let error = #expect(throws: ResolverError.self) { try SocketAddress.resolve(host, port: 5) }
+      #expect(error?.isNotFound == true && error?.subject == host)
+    }
+  }
+
+  /// As one of a user's own may.
+  @Test func aResolverSaysWhatItDoesNotFind() async throws {
+    final class Table: Resolver {
+      func addresses(of host: String, port: UInt16, family: SocketAddress.Family?) throws
+        -> [SocketAddress]
+      {
+        switch host {
+        case "busy": throw ResolverError(subject: host, code: EAI_AGAIN, reason: "too busy")
+        case "here": [.loopbackIPv4(port: port)]
+        default: throw ResolverError.notFound(host)
+        }
+      }
+
+      func name(of address: SocketAddress) throws -> (host: String, service: String) {
+        throw SocketError(.wait, .notSupported, address, explanation: "no names here")
+      }
+    }
+    try await runGreen {
+      Hub.current.resolver = Table()
+      try #expect(SocketAddress.resolve("here", port: 1) == [.loopbackIPv4(port: 1)])
+      let unknown = #expect(throws: ResolverError.self) {
+        try SocketAddress.resolve("there", port: 1)
+      }
+      #expect(unknown?.isNotFound == true && unknown?.isTransient == false)
+      let busy = #expect(throws: ResolverError.self) { try SocketAddress.resolve("busy", port: 1) }
+      #expect(busy?.isTransient == true && busy?.description == "look up busy: too busy")
+      let nameless = socketError { _ = try SocketAddress.loopbackIPv4(port: 1).lookUpName() }
+      #expect(nameless?.description == "wait 127.0.0.1:1: no names here")
+    }
+  }
+
+  #if os(Linux)
+  @Test func aFamilyThatANameDoesNotHaveIsNotFound() {
+    #expect(ResolverError(subject: "x", code: -9).isNotFound)  // EAI_ADDRFAMILY
+    #expect(!ResolverError(subject: "x", code: EAI_FAIL).isNotFound)
+  }
+  #endif
+
   @Test func localhostIsThisMachine() async throws {
     try await runGreen {
       let found = try SocketAddress.resolve("localhost", port: 80, timeout: .seconds(30))

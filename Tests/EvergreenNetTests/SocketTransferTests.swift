@@ -72,6 +72,76 @@ import Testing
     }
   }
 
+  /// As a protocol does that believes a length which the peer has sent.
+  @Test func aLengthThatNobodySendsCostsNothing() async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      try other.sendAll(pattern(1000))
+      other.close()
+      let error = #expect(throws: EndOfStream.self) { try one.receive(exactly: 1 << 60) }
+      #expect(error?.received == 1000 && error?.wanted == 1 << 60)
+    }
+  }
+
+  @Test(arguments: [128 * 1024 - 1, 128 * 1024, 128 * 1024 + 1, 256 * 1024, 3_000_001])
+  func muchIsReceivedExactly(count: Int) async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      let content = pattern(count + 10)
+      let sender = spawn { try other.sendAll(content) }
+      let received = try one.receive(exactly: count)
+      #expect(received == Array(content.prefix(count)))
+      try #expect(one.receive(exactly: 10) == Array(content.suffix(10)))
+      try sender.get()
+    }
+  }
+
+  @Test(arguments: [64 * 1024, 1 << 20])
+  func whatIsReceivedTakesNoMoreRoomThanItNeeds(room: Int) async throws {
+    try await runGreen {
+      let (one, other) = try Socket.pair()
+      for count in [50_000, 64, 50_000, 64] {
+        let sender = spawn { try other.sendAll(pattern(count)) }
+        var received: [UInt8] = []
+        while received.count < count {
+          let chunk = try #require(try one.receive(upTo: room))
+          #expect(chunk.capacity < 2 * chunk.count + 1024)
+          received += chunk
+        }
+        #expect(received == pattern(count))
+        try sender.get()
+      }
+    }
+  }
+
+  #if os(Linux)
+  /// Though the last request was large.
+  @Test(.disabled(if: Sanitizer.any, "their heaps keep what was freed"), arguments: 0..<4)
+  func whoeverWaitsHoldsNoRoom(number: Int) async throws {
+    try await runGreen {
+      let call: (Socket) throws -> Void = [
+        { _ = try $0.receive(upTo: 1 << 20) }, { _ = try $0.peek(upTo: 1 << 20) },
+        { _ = try $0.receiveMessage(upTo: 1 << 20) }, { _ = try $0.receiveFrom(upTo: 1 << 20) },
+      ][number]
+      let pairs = try (0..<100).map { _ in try Socket.pair() }
+      for (one, other) in pairs {
+        try other.sendAll(pattern(64 * 1024))
+        try #expect(one.receive(exactly: 64 * 1024).count == 64 * 1024)
+      }
+      func takenByWaiters(_ body: @escaping (Socket) throws -> Void) throws -> Int {
+        let before = try addressSpace()
+        let waiters = pairs.map { pair in spawn { try body(pair.0) } }
+        try idle()
+        #expect(waiters.allSatisfy { !$0.isReady })
+        defer { _ = try? killAll(waiters) }
+        return try addressSpace() - before
+      }
+      _ = try takenByWaiters { _ = try $0.waitReadable() }  // their stacks stay
+      try #expect(takenByWaiters(call) < 40 << 20)
+    }
+  }
+  #endif
+
   @Test func theEndComesWithItsCount() async throws {
     try await runGreen {
       let (one, other) = try Socket.pair()

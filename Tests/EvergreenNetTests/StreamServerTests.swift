@@ -46,7 +46,7 @@ import Darwin
   @Test func theHandlerKnowsItsPeer() async throws {
     try await runGreen {
       var peers: [SocketAddress] = []
-      let server = try StreamServer("[::1]:0") { socket, peer in
+      let server = try StreamServer(hasIPv6 ? "[::1]:0" : "127.0.0.1:0") { socket, peer in
         peers.append(peer)
         try #expect(socket.get(.noDelay))
       }
@@ -123,6 +123,73 @@ import Darwin
       }
       try wait { server.connectionCount == 0 }
       try Self.ask(server, "still there")
+      try server.stop()
+    }
+  }
+
+  /// It may go in the midst of a message, too.
+  @Test func aPeerThatHangsUpIsNoError() async throws {
+    try await runGreen {
+      Hub.current.onError = { _, error in Issue.record("reported: \(error)") }
+      let server = try StreamServer("127.0.0.1:0") { socket, _ in
+        if try socket.receive(exactly: 1) == [1] {
+          while true { try socket.sendAll(socket.receive(exactly: 4)) }
+        }
+        let stream = BufferedStream(socket)
+        while true { try socket.sendAll(stream.read(exactly: 4)) }
+      }
+      try server.start()
+      for kind in [1, 2] as [UInt8] {
+        for message in [[], [7]] as [[UInt8]] {
+          let client = try Socket.connect(to: server.address)
+          try client.sendAll([kind, 1, 2, 3, 4] + message)
+          try #expect(client.receive(exactly: 4, timeout: .seconds(30)) == [1, 2, 3, 4])
+          client.close()
+        }
+      }
+      try wait { server.connectionCount == 0 }
+      try server.stop()
+    }
+  }
+
+  @Test func shuttingDownAfterAResetIsNoError() async throws {
+    try await runGreen {
+      var errors: [Errno?] = []
+      Hub.current.onError = { _, error in Issue.record("reported: \(error)") }
+      let server = try StreamServer("127.0.0.1:0") { socket, _ in
+        _ = try? socket.receive(upTo: 1)
+        do { try socket.shutdown(.write) } catch {
+          errors.append((error as? SocketError)?.errno)
+          throw error
+        }
+      }
+      try server.start()
+      let client = try Socket.connect(to: server.address)
+      try wait { server.connectionCount == 1 }
+      try client.set(.linger, .zero)
+      client.close()
+      try wait { server.connectionCount == 0 }
+      #expect(errors == [.socketNotConnected])
+      try server.stop()
+    }
+  }
+
+  /// That the client goes away is no error, but the end of somebody else's stream is.
+  @Test func anotherPeersEndIsReported() async throws {
+    try await runGreen {
+      var reported: [any Error] = []
+      Hub.current.onError = { _, error in reported.append(error) }
+      let upstream = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let server = try StreamServer("127.0.0.1:0") { _, _ in
+        _ = try Socket.connect(to: upstream.localAddress).receive(exactly: 4)
+      }
+      try server.start()
+      let client = try Socket.connect(to: server.address)
+      try upstream.accept(timeout: .seconds(30)).socket.close()
+      try #expect(client.receive(upTo: 1, timeout: .seconds(30)) == nil)
+      let error = try #require(reported.first as? EndOfStream)
+      #expect(reported.count == 1 && error.received == 0)
+      try #expect(error.peer == upstream.localAddress)
       try server.stop()
     }
   }
@@ -220,6 +287,19 @@ import Darwin
       #expect(!server.isAccepting)
       client.timeout = .seconds(10)
       try #expect(client.receive(upTo: 10) == nil)
+    }
+  }
+
+  @Test func whoKillsOneOfTwoThatServeStopsTheServerForBoth() async throws {
+    try await runGreen {
+      let server = try StreamServer("127.0.0.1:0", Self.echo)
+      let first = spawn { try server.serveForever() }
+      let second = spawn { try server.serveForever() }
+      try idle()
+      #expect(!first.isReady && !second.isReady)
+      try first.kill()
+      try second.get(timeout: .seconds(30))
+      #expect(!server.isAccepting)
     }
   }
 
@@ -450,8 +530,113 @@ import Darwin
     }
     let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
     #expect(text.contains("cannot accept at unix:/tmp/"))
-    #expect(text.contains(": Operation not permitted; trying again in 0.02 seconds"))
-    #expect(text.split(separator: "\n").count == 10)
+    #expect(text.contains(": Connection timed out; trying again in 0.01 seconds"))
+    #expect(text.contains(": Operation not permitted; trying again in 1.0 seconds"))
+    // At 0, 1.27, 2.27 and 3.27 seconds.
+    #expect(text.split(separator: "\n").count == 4)
+  }
+
+  /// At its limit of descriptors a server fails again and again, with successes between.
+  @Test func itWarnsOnceASecondAtMost() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardErrorContent]
+    ) {
+      unsetenv("EVERGREEN_SERIAL_TESTS")
+      try await runGreenInVirtualTime { clock in
+        let server = try StreamServer("unix:\(temporaryPath())", Self.echo)
+        let accept = server.accept
+        var isFailing = false
+        server.accept = {
+          isFailing.toggle()
+          if isFailing { throw Self.failure(.tooManyOpenFiles) }
+          return try accept()
+        }
+        try server.start()
+        for _ in 0..<150 { try Self.ask(server, "hello") }
+        #expect(clock.elapsed >= .milliseconds(1500) && clock.elapsed < .seconds(2))
+        try server.stop()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains(": Too many open files; trying again in 0.01 seconds"))
+    #expect(text.split(separator: "\n").count == 2)
+  }
+
+  @Test func aSecondServerOfOneListenerEndsAndTheFirstGoesOn() async throws {
+    try await runGreen {
+      Hub.current.onError = { _, _ in }
+      let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+      let first = try StreamServer(listener: listener, Self.echo)
+      try first.start()
+      try idle()
+      for _ in 0..<2 {
+        let second = try StreamServer(listener: listener, Self.echo)
+        let serving = spawn { try second.serveForever() }
+        #expect(throws: ConcurrentUse.self) { try serving.get(timeout: .seconds(30)) }
+        #expect(throws: ConcurrentUse.self) { try second.start() }
+        try second.stop()
+        #expect(!second.isAccepting && first.isAccepting && !listener.isClosed)
+        try Self.ask(first, "hello")
+      }
+      try first.stop()
+      #expect(listener.isClosed)
+    }
+  }
+
+  /// Then it never runs.
+  @Test func whoeverTakesWhatComesMayBeKilledAtOnce() async throws {
+    try await runGreen {
+      Hub.current.onError = { _, _ in }
+      let stream = try StreamServer("127.0.0.1:0", Self.echo)
+      let datagram = try DatagramServer("127.0.0.1:0") { _, _, _ in }
+      let serving = [
+        spawn { try stream.serveForever() }, spawn { try datagram.serveForever() },
+      ]
+      for server in [{ try stream.start() }, { try datagram.start() }] as [() throws -> Void] {
+        try server()
+      }
+      var killed = 0
+      for greenlet in Hub.current.greenlets
+      where greenlet.name.hasPrefix("acceptor") || greenlet.name.hasPrefix("receiver") {
+        try greenlet.kill(waiting: false)
+        killed += 1
+      }
+      #expect(killed == 2)
+      for greenlet in serving {
+        #expect(socketError { try greenlet.get(timeout: .seconds(30)) }?.isClosed == true)
+      }
+      #expect(!stream.isAccepting && datagram.socket.isClosed)
+      #expect(socketError { try datagram.start() }?.isClosed == true)
+    }
+  }
+
+  /// Whatever ends the acceptor ends the server.
+  @Test(arguments: [false, true])
+  func whatNobodyExpectedEndsTheServer(isKill: Bool) async throws {
+    struct Failure: Error {}
+    try await runGreen {
+      var reported: [String] = []
+      Hub.current.onError = { greenlet, _ in reported.append(greenlet.name) }
+      let server = try StreamServer("127.0.0.1:0", Self.echo)
+      let accept = server.accept
+      var acceptor: AnyGreenlet?
+      server.accept = {
+        acceptor = Greenlet.current
+        if !isKill { throw Failure() }
+        return try accept()
+      }
+      let serving = spawn { try server.serveForever() }
+      serving.name = "serving"
+      try idle()
+      try acceptor?.kill()
+      acceptor = nil
+      let error = #expect(throws: (any Error).self) { try serving.get(timeout: .seconds(30)) }
+      #expect(isKill ? (error as? SocketError)?.isClosed == true : error is Failure)
+      #expect(reported == ["serving"])  // and not the acceptor, too
+      #expect(!server.isAccepting)
+      try waitUntilRefused(at: server.address)
+      #expect(throws: (any Error).self) { try server.start() }
+    }
   }
 
   /// The kernel says EINVAL then.
@@ -708,7 +893,7 @@ import Darwin
 
   // MARK: Addresses
 
-  @Test(arguments: ["127.0.0.1", "::1", "localhost", ""])
+  @Test(arguments: possible(["127.0.0.1", "::1", "localhost", ""]))
   func listensAtAHost(host: String) async throws {
     try await runGreen {
       let server = try StreamServer(host: host, port: 0, Self.echo)
@@ -722,6 +907,49 @@ import Darwin
       try #expect(client.receive(upTo: 10, timeout: .seconds(30)) == [1])
       try server.stop()
     }
+  }
+
+  /// As in addresses with a port.
+  @Test func starsAndBracketsAreHosts() async throws {
+    try await runGreen {
+      for (host, address) in [
+        ("*", SocketAddress.anyIPv4(port: 0)), ("[::1]", .loopbackIPv6(port: 0)),
+      ] where hasIPv6 || host == "*" {
+        let stream = try StreamServer(host: host, port: 0, Self.echo)
+        let datagram = try DatagramServer(host: host, port: 0) { _, _, _ in }
+        #expect(stream.address.with(port: 0) == address)
+        #expect(datagram.address.with(port: 0) == address)
+      }
+      #expect(throws: SocketAddressError.self) {
+        _ = try StreamServer(host: "[localhost]", port: 0, Self.echo)
+      }
+    }
+  }
+
+  @Test(arguments: 0..<4)
+  func aServerOfNoConnectionsIsRefusedWithASentence(number: Int) async {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) { [number] in
+      try await runGreenInChild {
+        let calls: [() throws -> Void] = [
+          { _ = try StreamServer("127.0.0.1:0", maxConnections: 0, Self.echo) },
+          {
+            let listener = try Socket.listen(on: .loopbackIPv4(port: 0))
+            _ = try StreamServer(listener: listener, maxConnections: 0, Self.echo)
+          },
+          { _ = try DatagramServer("127.0.0.1:0", maxHandlers: 0) { _, _, _ in } },
+          {
+            let socket = try Socket(.ipv4, .datagram)
+            _ = try DatagramServer(socket: socket, maxHandlers: 0) { _, _, _ in }
+          },
+        ]
+        try calls[number]()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    let noun = number < 2 ? "connections" : "handlers"
+    #expect(text.contains("evergreen: a server cannot have at most 0 \(noun)"))
   }
 
   @Test func aHostThatIsUnknownIsTheResolversError() async throws {

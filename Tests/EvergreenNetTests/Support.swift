@@ -185,6 +185,41 @@ func wait(until condition: () throws -> Bool) throws {
   while try !condition() { try sleep(for: .milliseconds(1)) }
 }
 
+/// Whether the machine has the IPv6 loopback.
+let hasIPv6: Bool = {
+  let number = socket(AF_INET6, streamType, 0)
+  guard number >= 0 else { return false }
+  defer { close(number) }
+  return SocketAddress.loopbackIPv6(port: 0).withSockaddr { bind(number, $0, $1) } == 0
+}()
+
+#if os(Linux)
+private let streamType = Int32(SOCK_STREAM.rawValue)
+#else
+private let streamType = SOCK_STREAM
+#endif
+
+#if os(Linux)
+func openNetlink() -> Int32 { socket(AF_NETLINK, Int32(SOCK_DGRAM.rawValue), 0) }
+#endif
+
+#if os(Linux)
+/// How much address space the program has taken, in bytes.
+func addressSpace() throws -> Int {
+  let file = try checked { open("/proc/self/statm", O_RDONLY) }
+  defer { close(file) }
+  var text = [UInt8](repeating: 0, count: 100)
+  let count = try checked { read(file, &text, text.count) }
+  let pages = String(decoding: text.prefix(count).prefix { $0 != 0x20 }, as: UTF8.self)
+  return (Int(pages) ?? 0) * Int(getpagesize())
+}
+#endif
+
+/// Those of the hosts and addresses that this machine can have.
+func possible(_ places: [String]) -> [String] {
+  places.filter { hasIPv6 || !$0.contains("::") }
+}
+
 /// Whether so much virtual time has passed, and hardly more.
 func isAbout(_ time: Duration, _ expected: Duration) -> Bool {
   time >= expected && time < expected + .milliseconds(20)

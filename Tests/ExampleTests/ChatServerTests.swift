@@ -148,6 +148,27 @@ import Testing
   }
 
   @Test(.timeLimit(.minutes(2)))
+  func aLineWithoutAnEndIsTheEndOfItsGuestAlone() async throws {
+    try await runGreen {
+      try withExample("chat-server", "--port", "0") { server in
+        let ann = try Guest("ann", in: server)
+        #expect(try ann.hear() == "* ann has joined")
+        let bob = try Guest("bob", in: server)
+        for line in ["* bob has joined", "* bob has left"] {
+          #expect(try ann.hear() == line)
+          if line.hasSuffix("joined") { try bob.say(String(repeating: "x", count: 5000)) }
+        }
+        let unnamed = try Guest(nil, in: server)
+        try unnamed.say(String(repeating: "x", count: 5000))
+        try ann.say("still here")
+        #expect(try ann.hear() == "ann: still here")
+        #expect(try server.end() == .exit(0))
+        #expect(server.errorLines == [])
+      }
+    }
+  }
+
+  @Test(.timeLimit(.minutes(2)))
   func endsWithGuests() async throws {
     try await runGreen {
       try withExample("chat-server", "--port", "0") { server in

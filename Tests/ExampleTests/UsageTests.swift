@@ -48,6 +48,8 @@ import Testing
       ("echo-client --size 99999999999", "--size"), ("echo-client --size many", "many"),
       ("ping-pong --rounds 0", "--rounds"), ("ping-pong --rounds x", "x"),
       ("ping-pong --bogus", "--bogus"), ("port-forwarder", "--to <host:port>"),
+      ("port-forwarder --to :80", "--to :80 names no host"),
+      ("port-forwarder --to *:80", "--to *:80 names no host"),
       ("port-forwarder --to nowhere", "address 'nowhere': there is no port"),
       ("port-forwarder --to 127.0.0.1:65536", "65536"), ("port-forwarder --to ::1:80", "brackets"),
       ("resolve-many --concurrency 0 x", "--concurrency"), ("resolve-many --timeout 0 x", "0.0"),
