@@ -86,14 +86,11 @@ public final class IOWatcher: Watcher {
     // Set anew each time: the number may stand for another file than at the last start.
     evg_io_set(io, descriptor, events.rawValue & (evg_read | evg_write))
     ev_io_start(loop, io)
-    core.countDescriptorWatch(1)
-    core.descriptorChanged(descriptor)
+    core.noteWatch(of: descriptor, begins: true)
   }
 
   override func stopRaw(_ loop: OpaquePointer) {
-    // libev stops watchers of descriptors that it found closed.
-    if evg_watcher_is_active(io) { core.descriptorChanged(descriptor) }
-    core.countDescriptorWatch(-1)
+    core.noteWatch(of: descriptor, begins: false)
     ev_io_stop(loop, io)
   }
 

@@ -58,6 +58,10 @@ extension Loop: LoopInterface {
     evg_forget_descriptor(state, fd)
   }
 
+  package func noteWatch(of fd: Int32, begins: Bool) {
+    core.noteWatch(of: fd, begins: begins)
+  }
+
   package var referenceCount: Int {
     Int(state.pointee.references)
   }

@@ -117,58 +117,54 @@ final class LoopCore {
       ev_depth(raw) == 0, "a loop was destroyed while it runs; stop it, and destroy it after run()")
     while let watcher = first { watcher.stop() }
     changedDescriptors = []
+    stopGuardian()
     evg_loop_close(state)
     if isDefault { ProcessSignals.releaseDefaultLoop() }
   }
 
   // MARK: Closed descriptors
 
-  /// libev will look at the watchers of `fd` in the next pass; so shall we, just before.
+  /// libev will look at the watches of `fd` in the next pass; so shall we, just before.
   func descriptorChanged(_ fd: Int32) {
-    changedDescriptors.append(fd)
-  }
-
-  /// A watch of a descriptor begins (1) or ends (-1).
-  func countDescriptorWatch(_ change: Int) {
     guard let raw else { return }
-    descriptorWatches += change
-    if descriptorWatches > 0 && !evg_watcher_is_active(guardian) {
+    changedDescriptors.append(fd)
+    if !evg_watcher_is_active(guardian) {
       ev_prepare_start(raw, guardian)
       ev_unref(raw)
-    } else if descriptorWatches == 0 {
-      ev_ref(raw)
-      ev_prepare_stop(raw, guardian)
-      changedDescriptors = []
     }
+  }
+
+  /// A watch of `fd`, which others may close, begins or ends.
+  func noteWatch(of fd: Int32, begins: Bool) {
+    descriptorWatches += begins ? 1 : -1
+    descriptorChanged(fd)
   }
 
   fileprivate func checkChanged() {
     if forks != evg_forks() {  // libev is about to register all of them anew
       forks = evg_forks()
-      changedDescriptors = descriptorWatchers { _ in true }.map(\.descriptor)
+      changedDescriptors += watchedDescriptors
     }
-    // Stopping some announces the same descriptors again: those are looked at in the next pass.
     let descriptors = changedDescriptors
     changedDescriptors.removeAll(keepingCapacity: true)
+    if descriptorWatches == 0 { stopGuardian() }
     for fd in descriptors {
-      do throws(Errno) {
-        try checkDescriptor(fd)
-      } catch {
-        // The first one's error may have made somebody stop the others.
-        for watcher in descriptorWatchers(where: { $0.descriptor == fd }) where watcher.isActive {
-          watcher.stop()
-          onError(error, watcher)
-        }
-      }
+      do throws(Errno) { try checkDescriptor(fd) } catch { evg_forget_descriptor(state, fd) }
     }
   }
 
-  private func descriptorWatchers(where isMeant: (IOWatcher) -> Bool) -> [IOWatcher] {
-    var found: [IOWatcher] = []
+  private func stopGuardian() {
+    guard let raw, evg_watcher_is_active(guardian) else { return }
+    ev_ref(raw)
+    ev_prepare_stop(raw, guardian)
+  }
+
+  private var watchedDescriptors: [Int32] {
+    var found: [Int32] = []
     var watcher = first
     while let current = watcher {
       watcher = current.nextActive
-      if let io = current as? IOWatcher, isMeant(io) { found.append(io) }
+      if let io = current as? IOWatcher { found.append(io.descriptor) }
     }
     return found
   }

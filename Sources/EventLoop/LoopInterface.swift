@@ -50,6 +50,10 @@ package protocol LoopInterface: AnyObject {
   /// remembers of the old file.
   func forget(descriptor fd: Int32)
 
+  /// A descriptor watch of `fd`, which others may close without a word, begins or ends: before
+  /// libev looks at it, it is made sure that the descriptor is open. If not, it is forgotten.
+  func noteWatch(of fd: Int32, begins: Bool)
+
   /// How many referenced watchers, timers and descriptor watches are active. Does not count
   /// ``holdOpen(_:)``.
   var referenceCount: Int { get }

@@ -13,7 +13,7 @@
 
 import CGreenlet
 package import CLibev
-import EventLoop
+package import EventLoop
 import Greenlets
 
 extension Hub {
@@ -183,7 +183,7 @@ extension Hub {
   ///   - deadline: The end of the wait.
   ///   - watching: Whether the loop is to watch it.
   /// - Returns: Whether it fired; false if `deadline` came first.
-  /// - Throws: What is due in the waiting greenlet.
+  /// - Throws: What is due in the waiting greenlet; ``WatchFailure``.
   package func wait(
     for io: UnsafeMutablePointer<evg_io>, _ reason: WaitReason, until deadline: Deadline,
     _ watching: Watching
@@ -203,9 +203,32 @@ extension Hub {
     }
     if watching == .again { rest(io) } else if watching == .once { stop(io) }
     io.pointee.context = nil
-    if io.pointee.is_ready { return true }
+    if io.pointee.is_ready {
+      if io.pointee.has_failed { throw WatchFailure(of: io) }
+      return true
+    }
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
     return false
+  }
+}
+
+/// A descriptor cannot be watched any more.
+package struct WatchFailure: Error {
+  package let descriptor: Int32
+  /// `EBADF` if it has been closed; else the kernel watches no more of them, or lacks memory, of
+  /// which libev does not tell the one from the other.
+  package let errno: Errno
+
+  @inline(never)
+  init(of io: UnsafeMutablePointer<evg_io>) {
+    io.pointee.has_failed = false
+    descriptor = io.pointee.watcher.fd
+    do throws(Errno) {
+      try checkDescriptor(descriptor)
+      errno = .noSpace
+    } catch {
+      errno = error
+    }
   }
 }
 

@@ -181,9 +181,13 @@ package final class GreenDescriptor {
     _ direction: Direction, for operation: SocketError.Operation, until deadline: Deadline
   ) throws -> Bool {
     try checkUnused(direction, operation)
-    return try hub.wait(
-      for: io(direction), reason(direction), until: deadline,
-      direction == .read ? .again : .once)
+    do {
+      return try hub.wait(
+        for: io(direction), reason(direction), until: deadline,
+        direction == .read ? .again : .once)
+    } catch let failure as WatchFailure {
+      throw SocketError(operation, failure)
+    }
   }
 
   @inline(__always)
@@ -277,14 +281,16 @@ func makeNonBlocking(_ descriptor: Int32) throws(Errno) {
 
 /// Waits until a descriptor can be read, or has an error or an end to report.
 ///
-/// The descriptor stays what it is; it need not be non-blocking. If it is closed meanwhile, the wait
-/// ends only by its timeout: close what greenlets wait on through the object that owns it.
+/// The descriptor stays what it is; it need not be non-blocking. If it is a socket's and that is closed
+/// meanwhile, the wait fails. If `close(2)` is called instead, it ends only by its timeout: close what
+/// greenlets wait on through the object that owns it.
 ///
 /// - Parameters:
 ///   - descriptor: An open descriptor of any kind.
 ///   - timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
 /// - Returns: Whether it is ready.
-/// - Throws: ``SocketError`` if it is no open descriptor; what is thrown into the caller.
+/// - Throws: ``SocketError`` if it is no open descriptor, or no longer one; what is thrown into the
+///   caller.
 ///
 /// > Switch point: Yes, unless it is ready already.
 ///
@@ -316,8 +322,15 @@ private func wait(
   return try withUnsafeTemporaryAllocation(of: evg_io.self, capacity: 1) { memory in
     let io = memory.baseAddress!
     evg_io_init(io, descriptor, events, true, ioIsReady, nil)
-    return try hub.wait(
-      for: io, WaitReason(text, Int64(descriptor)), until: Deadline(after: timeout, on: hub), .once)
+    hub.loop.noteWatch(of: descriptor, begins: true)
+    defer { hub.loop.noteWatch(of: descriptor, begins: false) }
+    do {
+      return try hub.wait(
+        for: io, WaitReason(text, Int64(descriptor)), until: Deadline(after: timeout, on: hub),
+        .once)
+    } catch let failure as WatchFailure {
+      throw SocketError(.wait, failure)
+    }
   }
 }
 

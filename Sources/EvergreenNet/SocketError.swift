@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 public import EventLoop
+import EvergreenHub
 
 #if canImport(Glibc)
 import Glibc
@@ -85,6 +86,18 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
       operation, errno, address, explanation: "file descriptor \(number): \(errno)")
     error.isAboutNumber = true
     return error
+  }
+
+  /// A descriptor cannot be watched any more.
+  init(_ operation: Operation, _ failure: WatchFailure) {
+    if failure.errno == .noSpace {
+      self.init(
+        operation, failure.errno,
+        explanation: "the kernel watches no more descriptors, or has no memory for it "
+          + "(fs.epoll.max_user_watches)")
+    } else {
+      self = SocketError.about(failure.descriptor, operation, failure.errno)
+    }
   }
 
   static func closed(_ operation: Operation, _ address: SocketAddress?) -> SocketError {

@@ -91,6 +91,10 @@ final class VirtualLoop: LoopInterface {
 
   func forget(descriptor: Int32) { real.forget(descriptor: descriptor) }
 
+  func noteWatch(of descriptor: Int32, begins: Bool) {
+    real.noteWatch(of: descriptor, begins: begins)
+  }
+
   var referenceCount: Int { timers.count + real.referenceCount }
 
   func holdOpen(_ on: Bool) { real.holdOpen(on) }

@@ -82,6 +82,45 @@ private final class Rig {
 }
 
 @Suite struct LoopInterfaceTests {
+  /// As libev does where the kernel refuses to watch one more.
+  private func giveUp(_ io: UnsafeMutablePointer<evg_io>, _ loop: Loop) {
+    let raw = loop.state.pointee.raw
+    let watcher = UnsafeMutableRawPointer(io).assumingMemoryBound(to: ev_io.self)
+    ev_io_stop(raw, watcher)
+    ev_feed_event(raw, watcher, evg_error | evg_read | evg_write)
+  }
+
+  @Test func aWatchThatLibevGivesUpFailsAndCanBeMadeAnew() throws {
+    try withLoop { loop in
+      let pair = Pair()
+      let io = UnsafeMutablePointer<evg_io>.allocate(capacity: 1)
+      defer { io.deallocate() }
+      evg_io_init(
+        io, pair.reading, evg_read, true, { io, _ in io.pointee.is_ready = true }, nil)
+      // While somebody waits.
+      loop.start(io)
+      giveUp(io, loop)
+      loop.poll(wait: false)
+      #expect(io.pointee.is_ready && io.pointee.has_failed && !evg_io_is_active(io))
+      #expect(loop.activeCount == 0)
+      // While it rests: nobody is told, and the next wait begins a new watch.
+      io.pointee.is_ready = false
+      io.pointee.has_failed = false
+      loop.start(io)
+      loop.rest(io)
+      giveUp(io, loop)
+      loop.poll(wait: false)
+      #expect(!io.pointee.is_ready && !evg_io_is_active(io))
+      #expect(loop.activeCount == 0)
+      pair.put()
+      loop.start(io)
+      loop.poll(wait: true)
+      #expect(io.pointee.is_ready && !io.pointee.has_failed)
+      loop.stop(io)
+      #expect(loop.run(.noWait) == false)
+    }
+  }
+
   @Test(arguments: Backend.available)
   func timersFireOnceInOrderAndNeverEarly(on backend: Backend) throws {
     try withLoop(backend) { loop in

@@ -179,6 +179,45 @@ import Darwin
     }
   }
 
+  @Test func closingASocketEndsTheWaitsForItsNumber() async throws {
+    try await runGreen {
+      let (one, far) = try Socket.pair()
+      let number = one.fileDescriptor
+      try fill(one)
+      let waiters = [
+        spawn { try waitReadable(number) }, spawn { try waitReadable(number) },
+        spawn { try waitWritable(number) },
+      ]
+      try idle()
+      one.close()
+      for waiter in waiters {
+        let error = socketError { _ = try waiter.get(timeout: .seconds(10)) }
+        #expect(error?.errno == .badFileDescriptor)
+        #expect("\(error!)".contains("\(number)"))
+      }
+      withExtendedLifetime(far) {}
+    }
+  }
+
+  @Test(arguments: [true, false])
+  func aNumberClosedByOthersIsNoTrouble(_ kernelKnowsIt: Bool) async throws {
+    try await runGreen {
+      let (one, far) = try Socket.pair()
+      try fill(one)
+      let number = try one.detach()
+      let writer = spawn { try waitWritable(number, timeout: .seconds(10)) }
+      let reader = spawn { try waitReadable(number, timeout: .milliseconds(1)) }
+      if kernelKnowsIt { try idle() } else { try Greenlet.yield() }
+      closeRaw(number)
+      // The kernel does not tell; but when something is to change it is found out.
+      if kernelKnowsIt { try #expect(!reader.get()) }
+      for waiter in kernelKnowsIt ? [writer] : [reader, writer] {
+        #expect(socketError { _ = try waiter.get() }?.errno == .badFileDescriptor)
+      }
+      withExtendedLifetime(far) {}
+    }
+  }
+
   @Test func greenletsCloseEachOthersSockets() async throws {
     try await runGreen {
       Hub.current.onError = { _, _ in }
