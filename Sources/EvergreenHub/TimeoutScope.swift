@@ -27,41 +27,20 @@ struct TimeoutScope: ~Copyable {
     hub = Hub.unmanagedCurrent
     let context = evg_current().unsafelyUnwrapped
     guard let owner = context.pointee.owner else { throw BlockingInHub() }
-    record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
+    let record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
-    if context.pointee.is_raw { keep() }
+    if context.pointee.is_raw { record.keep(hub) }
     hub._withUnsafeGuaranteedRef {
       let deadline = $0.deadline(after: duration)
       if !deadline.isNever { $0.start(record.timer, at: deadline) }
     }
-  }
-
-  @inline(never)
-  private func keep() {
-    record.pointee.isKeeping = true
-    _ = hub.retain()
-    _ = record.pointee.greenlet.retain()
+    self.record = record
   }
 
   /// Ends the timeout. One that has fired but has not been thrown is taken back.
   @usableFromInline
   mutating func stop() {
-    if record.pointee.isKeeping { stopAndRelease() } else { end() }
-  }
-
-  @inline(never)
-  private mutating func stopAndRelease() {
-    let greenlet = record.pointee.greenlet
-    record.pointee.isKeeping = false
-    end()
-    hub._withUnsafeGuaranteedRef { if $0.isEnding { $0.freeAllTimeoutRecords() } }
-    greenlet.release()
-    hub.release()
-  }
-
-  @inline(__always)
-  private mutating func end() {
     hub._withUnsafeGuaranteedRef { hub in
       hub.stop(record.timer)
       if let timeout = record.pointee.fired {
@@ -74,6 +53,7 @@ struct TimeoutScope: ~Copyable {
       }
       hub.giveBack(record)
     }
+    if record.pointee.isKeeping { record.letGo(hub) }
   }
 
   /// Whether an error is this block's timeout.
@@ -97,6 +77,22 @@ struct TimeoutRecord {
 extension UnsafeMutablePointer<TimeoutRecord> {
   fileprivate var timer: UnsafeMutablePointer<evg_timer> {
     UnsafeMutableRawPointer(self).assumingMemoryBound(to: evg_timer.self)
+  }
+
+  @inline(never)
+  fileprivate func keep(_ hub: Unmanaged<Hub>) {
+    pointee.isKeeping = true
+    _ = hub.retain()
+    _ = pointee.greenlet.retain()
+  }
+
+  /// After it was given back; a hub that has ended has no use for it.
+  @inline(never)
+  fileprivate func letGo(_ hub: Unmanaged<Hub>) {
+    pointee.isKeeping = false
+    pointee.greenlet.release()
+    hub._withUnsafeGuaranteedRef { if $0.isEnding { $0.freeAllTimeoutRecords() } }
+    hub.release()
   }
 }
 
