@@ -31,9 +31,9 @@ struct TimeoutScope: ~Copyable {
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
     if context.pointee.is_raw { record.keep(hub) }
-    hub._withUnsafeGuaranteedRef {
-      let deadline = $0.deadline(after: duration)
-      if !deadline.isNever { $0.start(record.timer, at: deadline) }
+    let deadline = hub._withUnsafeGuaranteedRef { $0.deadline(after: duration) }
+    if !deadline.isNever {
+      hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: deadline) }
     }
     self.record = record
   }
@@ -41,18 +41,23 @@ struct TimeoutScope: ~Copyable {
   /// Ends the timeout. One that has fired but has not been thrown is taken back.
   @usableFromInline
   mutating func stop() {
-    hub._withUnsafeGuaranteedRef { hub in
-      hub.stop(record.timer)
-      if let timeout = record.pointee.fired {
-        fired = timeout
-        timeout.isOver = true
-        record.pointee.fired = nil
-        record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
-          if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
-        }
+    hub._withUnsafeGuaranteedRef { $0.stop(record.timer) }
+    if record.pointee.needsCare { return stopWithCare() }
+    hub._withUnsafeGuaranteedRef { $0.giveBack(record) }
+  }
+
+  @inline(never)
+  private mutating func stopWithCare() {
+    record.pointee.needsCare = false
+    if let timeout = record.pointee.fired {
+      fired = timeout
+      timeout.isOver = true
+      record.pointee.fired = nil
+      record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
+        if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
       }
-      hub.giveBack(record)
     }
+    hub._withUnsafeGuaranteedRef { $0.giveBack(record) }
     if record.pointee.isKeeping { record.letGo(hub) }
   }
 
@@ -71,6 +76,8 @@ struct TimeoutRecord {
   var fired: Timeout?
   /// It holds the greenlet and the hub.
   var isKeeping = false
+  /// It has fired, or it holds them.
+  var needsCare = false
   var next: UnsafeMutablePointer<TimeoutRecord>?
 }
 
@@ -82,6 +89,7 @@ extension UnsafeMutablePointer<TimeoutRecord> {
   @inline(never)
   fileprivate func keep(_ hub: Unmanaged<Hub>) {
     pointee.isKeeping = true
+    pointee.needsCare = true
     _ = hub.retain()
     _ = pointee.greenlet.retain()
   }
@@ -130,6 +138,7 @@ let blockTimeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void 
     if greenlet.isGone { return }
     let timeout = Timeout(of: record.pointee.duration)
     record.pointee.fired = timeout
+    record.pointee.needsCare = true
     greenlet.interrupt(with: timeout)
   }
 }
