@@ -248,9 +248,19 @@ public class AnyGreenlet: CustomStringConvertible {
   final func finish(with error: (any Error)?, isReporting: Bool = true) {
     phase = .finished
     if !joiners.isEmpty { joiners.signalAll() }
-    if let error { keepError(error) }
+    if let error {
+      finishFailed(with: error, isReporting: isReporting)
+    } else if extras != nil {
+      announceEnd()
+      finishExtras()
+    }
+  }
+
+  @inline(never)
+  private final func finishFailed(with error: any Error, isReporting: Bool) {
+    keepError(error)
     if extras != nil { announceEnd() }
-    if let error, isReporting { report(error) }
+    if isReporting { report(error) }
     if extras != nil { finishExtras() }
   }
 

@@ -27,53 +27,38 @@ struct TimeoutScope: ~Copyable {
     hub = Hub.unmanagedCurrent
     let context = evg_current().unsafelyUnwrapped
     guard let owner = context.pointee.owner else { throw BlockingInHub() }
-    record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
+    let record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
-    if context.pointee.is_raw { keep() }
-    hub._withUnsafeGuaranteedRef {
-      let deadline = $0.deadline(after: duration)
-      if !deadline.isNever { $0.start(record.timer, at: deadline) }
+    if context.pointee.is_raw { record.keep(hub) }
+    let deadline = hub._withUnsafeGuaranteedRef { $0.deadline(after: duration) }
+    if !deadline.isNever {
+      hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: deadline) }
     }
-  }
-
-  @inline(never)
-  private func keep() {
-    record.pointee.isKeeping = true
-    _ = hub.retain()
-    _ = record.pointee.greenlet.retain()
+    self.record = record
   }
 
   /// Ends the timeout. One that has fired but has not been thrown is taken back.
   @usableFromInline
   mutating func stop() {
-    if record.pointee.isKeeping { stopAndRelease() } else { end() }
+    hub._withUnsafeGuaranteedRef { $0.stop(record.timer) }
+    if record.pointee.needsCare { return stopWithCare() }
+    hub._withUnsafeGuaranteedRef { $0.giveBack(record) }
   }
 
   @inline(never)
-  private mutating func stopAndRelease() {
-    let greenlet = record.pointee.greenlet
-    record.pointee.isKeeping = false
-    end()
-    hub._withUnsafeGuaranteedRef { if $0.isEnding { $0.freeAllTimeoutRecords() } }
-    greenlet.release()
-    hub.release()
-  }
-
-  @inline(__always)
-  private mutating func end() {
-    hub._withUnsafeGuaranteedRef { hub in
-      hub.stop(record.timer)
-      if let timeout = record.pointee.fired {
-        fired = timeout
-        timeout.isOver = true
-        record.pointee.fired = nil
-        record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
-          if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
-        }
+  private mutating func stopWithCare() {
+    record.pointee.needsCare = false
+    if let timeout = record.pointee.fired {
+      fired = timeout
+      timeout.isOver = true
+      record.pointee.fired = nil
+      record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
+        if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
       }
-      hub.giveBack(record)
     }
+    hub._withUnsafeGuaranteedRef { $0.giveBack(record) }
+    if record.pointee.isKeeping { record.letGo(hub) }
   }
 
   /// Whether an error is this block's timeout.
@@ -91,12 +76,31 @@ struct TimeoutRecord {
   var fired: Timeout?
   /// It holds the greenlet and the hub.
   var isKeeping = false
+  /// It has fired, or it holds them.
+  var needsCare = false
   var next: UnsafeMutablePointer<TimeoutRecord>?
 }
 
 extension UnsafeMutablePointer<TimeoutRecord> {
   fileprivate var timer: UnsafeMutablePointer<evg_timer> {
     UnsafeMutableRawPointer(self).assumingMemoryBound(to: evg_timer.self)
+  }
+
+  @inline(never)
+  fileprivate func keep(_ hub: Unmanaged<Hub>) {
+    pointee.isKeeping = true
+    pointee.needsCare = true
+    _ = hub.retain()
+    _ = pointee.greenlet.retain()
+  }
+
+  /// After it was given back; a hub that has ended has no use for it.
+  @inline(never)
+  fileprivate func letGo(_ hub: Unmanaged<Hub>) {
+    pointee.isKeeping = false
+    pointee.greenlet.release()
+    hub._withUnsafeGuaranteedRef { if $0.isEnding { $0.freeAllTimeoutRecords() } }
+    hub.release()
   }
 }
 
@@ -134,6 +138,7 @@ let blockTimeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void 
     if greenlet.isGone { return }
     let timeout = Timeout(of: record.pointee.duration)
     record.pointee.fired = timeout
+    record.pointee.needsCare = true
     greenlet.interrupt(with: timeout)
   }
 }
