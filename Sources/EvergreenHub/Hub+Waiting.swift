@@ -113,7 +113,9 @@ extension Hub {
 
   @inline(never)
   func setRawWaiting(_ waiting: UnsafeMutablePointer<evg_context>?) {
-    AnyGreenlet.currentIfAny?.ownExtras.rawWaiting = waiting
+    guard let greenlet = AnyGreenlet.currentIfAny else { return }
+    greenlet.ownExtras.rawWaiting = waiting
+    greenlet.context?.pointee.is_deputized = waiting != nil
   }
 
   /// Not inlined, so that the timer burdens the stacks of those alone who have a deadline.

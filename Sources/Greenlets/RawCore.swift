@@ -134,6 +134,11 @@ final class RawCore {
           "cannot switch to a greenlet that waits in its hub for \(text); wake it by what it waits for"
         )
       }
+      if context!.pointee.is_deputized {
+        throw SwitchError(
+          "cannot switch to a greenlet for which a raw greenlet waits in the hub; wake that one by what it "
+            + "waits for")
+      }
     case .dead: break
     }
   }

@@ -102,6 +102,26 @@ struct HandSwitchTests {
     }
   }
 
+  @Test func nobodySwitchesToAGreenletForWhichARawOneWaits() async throws {
+    try await runGreen {
+      let gate = Event()
+      var own: RawGreenlet?
+      let greenlet = spawn {
+        own = .current
+        let raw = RawGreenlet { _ in
+          try gate.wait()
+          return 5
+        }
+        return try raw.switch() as? Int
+      }
+      try Greenlet.yield()
+      let error = #expect(throws: SwitchError.self) { try own?.switch() }
+      #expect("\(error!)".contains("for which a raw greenlet waits"))
+      gate.set()
+      try #expect(greenlet.get() == 5)
+    }
+  }
+
   @Test func aKillReachesThroughSeveralRawGreenlets() async throws {
     try await runGreen {
       let log = Log()

@@ -59,6 +59,7 @@ struct evg_context {
   bool lacks_stack : 1;  // no memory for one: runs its entry on the reserve, which must only fail
   bool is_named : 1;     // `name` is to be freed
   bool is_followed : 1;  // `successor` is set
+  bool is_deputized : 1; // a raw greenlet that it has switched to is parked on its behalf
   bool has_message;      // something came with the switch to it
   uint8_t spare;
 
