@@ -12,9 +12,8 @@ import CLibev
 ///
 /// Stop it before the descriptor is closed. A descriptor that was closed under an active watcher
 /// never fires again; where the loop notices, it stops the watcher and reports
-/// ``Errno/badFileDescriptor`` to ``Loop/onError``. (With ``Backend/poll``, libev ends the process
-/// if the descriptor was polled before; with ``Backend/epoll``, in the rare case that it finds its
-/// set in disorder and makes it anew.)
+/// ``Errno/badFileDescriptor`` to ``Loop/onError``. (With ``Backend/epoll``, libev ends the process in
+/// the rare case that it finds its set in disorder and makes it anew.)
 ///
 /// > gevent: `loop.io(fd, events)`.
 public final class IOWatcher: Watcher {

@@ -32,7 +32,8 @@ final class LoopCore {
   private var changedDescriptors: [Int32] = []
   /// Active while descriptors are watched.
   private let guardian: UnsafeMutablePointer<ev_prepare>
-  private var descriptorWatches = 0
+  /// How many there are of each descriptor.
+  private var watches: [Int32: Int] = [:]
   private var forks = evg_forks()
 
   /// A hub runs this loop, and nobody else may.
@@ -136,18 +137,20 @@ final class LoopCore {
 
   /// A watch of `fd`, which others may close, begins or ends.
   func noteWatch(of fd: Int32, begins: Bool) {
-    descriptorWatches += begins ? 1 : -1
+    let count = watches[fd, default: 0] + (begins ? 1 : -1)
+    watches[fd] = count > 0 ? count : nil
     descriptorChanged(fd)
   }
 
   fileprivate func checkChanged() {
-    if forks != evg_forks() {  // libev is about to register all of them anew
+    // After a fork libev is about to register all of them anew; poll(2) looks at all each time.
+    if forks != evg_forks() || backend == .poll {
       forks = evg_forks()
-      changedDescriptors += watchedDescriptors
+      changedDescriptors += watches.keys
     }
     let descriptors = changedDescriptors
     changedDescriptors.removeAll(keepingCapacity: true)
-    if descriptorWatches == 0 { stopGuardian() }
+    if watches.isEmpty { stopGuardian() }
     for fd in descriptors {
       do throws(Errno) { try checkDescriptor(fd) } catch { evg_forget_descriptor(state, fd) }
     }
@@ -157,16 +160,6 @@ final class LoopCore {
     guard let raw, evg_watcher_is_active(guardian) else { return }
     ev_ref(raw)
     ev_prepare_stop(raw, guardian)
-  }
-
-  private var watchedDescriptors: [Int32] {
-    var found: [Int32] = []
-    var watcher = first
-    while let current = watcher {
-      watcher = current.nextActive
-      if let io = current as? IOWatcher { found.append(io.descriptor) }
-    }
-    return found
   }
 }
 
