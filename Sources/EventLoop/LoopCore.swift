@@ -120,6 +120,10 @@ final class LoopCore {
     changedDescriptors = []
     stopGuardian()
     evg_loop_close(state)
+    // It may hold watchers, and these hold this.
+    let handler = onError
+    onError = { _, _ in }
+    withExtendedLifetime(handler) {}
     if isDefault { ProcessSignals.releaseDefaultLoop() }
   }
 
