@@ -323,7 +323,7 @@ public final class Hub {
     eventLoop.isDriven = false
     loop.destroy()
     eventLoop.destroy()
-    for late in others { late.interruptForEnd() }
+    giveBackNewcomers()
     isEnding = true
     // The hub's context sees that it is to end, and hands over to this one for the last time.
     ender = evg_current()
@@ -336,6 +336,16 @@ public final class Hub {
     let holdsRaw = evg_thread_self().pointee.raw_object != nil
     if !holdsRaw { evg_detach() }
     Unmanaged.passUnretained(self).release()
+  }
+
+  /// What the end of the loops has spawned does not begin: its contexts are run only to be given
+  /// back. Without a loop nobody can wait, so not beside greenlets that refuse to end.
+  private func giveBackNewcomers() {
+    let late = others
+    for newcomer in late where newcomer.phase != .running { newcomer.interruptForEnd() }
+    if late.contains(where: { $0.phase == .running }) { return }
+    evg_thread_self().pointee.budget = .max
+    try? Greenlet.yield()
   }
 
   private var others: [AnyGreenlet] { greenletsWithContexts.filter { $0 !== main } }
@@ -393,12 +403,14 @@ public final class Hub {
 
   /// Lets go what users have put here while there is still the hub that its end may need.
   private func dropWhatIsHeld() {
-    let held = (signalHandlers, attachments, onError, main.extras)
-    signalHandlers = [:]
-    attachments = [:]
-    onError = { _, _ in }  // it may hold what holds this hub
-    main.extras = nil
-    withExtendedLifetime(held) {}
+    do {
+      let held = (signalHandlers, attachments, onError, main.extras)
+      signalHandlers = [:]
+      attachments = [:]
+      onError = { _, _ in }  // it may hold what holds this hub
+      main.extras = nil
+      withExtendedLifetime(held) {}
+    }
     releaseTimeouts()
     killOthers()
   }
