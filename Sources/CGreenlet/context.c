@@ -179,14 +179,14 @@ void evg_lose_others(void) {
 }
 
 static void prepare_process(void) {
+  long page = sysconf(_SC_PAGESIZE);
+  if (page > (long)least_stack) least_stack = (uint32_t)page;
   pthread_key_create(&exit_key, thread_ends);
 }
 
 void evg_attach(bool swaps_words) {
   evg_thread *self = &evg_self;
   if (self->current) return;
-  long page = sysconf(_SC_PAGESIZE);
-  if (page > (long)least_stack) least_stack = (uint32_t)page;
   self->main.state = EVG_RUNNING;
   self->main.thread = self;
   pthread_attr_t attributes;

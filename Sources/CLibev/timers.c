@@ -19,6 +19,7 @@
 #include <stddef.h>
 
 enum { TICK_BITS = 20, LEVEL_BITS = 6, FEW = 16 };
+enum { SLOTS = EVG_LEVELS * EVG_SLOTS, LISTS = SLOTS + 2 };
 
 #define NEVER UINT64_MAX
 
@@ -56,13 +57,15 @@ static void append_all(evg_timer_node *list, evg_timer_node *others) {
   list->previous = others->previous;
 }
 
+/// Where timers may be: all slots, `due` and `far`.
+static evg_timer_node *list_at(evg_timers *timers, int i) {
+  if (i < SLOTS) return &timers->slots[i / EVG_SLOTS][i % EVG_SLOTS];
+  return i == SLOTS ? &timers->due : &timers->far;
+}
+
 void evg_timers_open(evg_timers *timers) {
-  for (int level = 0; level < EVG_LEVELS; level++) {
-    timers->occupied[level] = 0;
-    for (int slot = 0; slot < EVG_SLOTS; slot++) make_empty(&timers->slots[level][slot]);
-  }
-  make_empty(&timers->due);
-  make_empty(&timers->far);
+  for (int level = 0; level < EVG_LEVELS; level++) timers->occupied[level] = 0;
+  for (int i = 0; i < LISTS; i++) make_empty(list_at(timers, i));
   timers->position = 0;
   timers->count = 0;
   timers->alarm_at = NEVER;
@@ -77,11 +80,7 @@ static void disarm_all(evg_timer_node *list) {
 }
 
 void evg_timers_close(evg_timers *timers) {
-  for (int level = 0; level < EVG_LEVELS; level++) {
-    for (int slot = 0; slot < EVG_SLOTS; slot++) disarm_all(&timers->slots[level][slot]);
-  }
-  disarm_all(&timers->due);
-  disarm_all(&timers->far);
+  for (int i = 0; i < LISTS; i++) disarm_all(list_at(timers, i));
 }
 
 /// Behind those with the same deadline.
@@ -279,12 +278,5 @@ static void stop_in(evg_loop *loop, evg_timer_node *list, timer_test is_over, co
 }
 
 void evg_timers_stop(evg_loop *loop, timer_test is_over, const void *argument) {
-  evg_timers *timers = &loop->timers;
-  for (int level = 0; level < EVG_LEVELS; level++) {
-    for (int slot = 0; slot < EVG_SLOTS; slot++) {
-      stop_in(loop, &timers->slots[level][slot], is_over, argument);
-    }
-  }
-  stop_in(loop, &timers->due, is_over, argument);
-  stop_in(loop, &timers->far, is_over, argument);
+  for (int i = 0; i < LISTS; i++) stop_in(loop, list_at(&loop->timers, i), is_over, argument);
 }

@@ -26,3 +26,11 @@ extension Duration {
     return UInt64(clamping: shifted / 1_953_125)
   }
 }
+
+extension UInt64 {
+  /// The sum, or the largest number if it does not fit.
+  @inlinable package func saturating(adding other: UInt64) -> UInt64 {
+    let (sum, overflow) = addingReportingOverflow(other)
+    return overflow ? .max : sum
+  }
+}

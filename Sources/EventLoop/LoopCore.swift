@@ -129,21 +129,17 @@ final class LoopCore {
 
   // MARK: Closed descriptors
 
-  /// libev will look at the watches of `fd` in the next pass; so shall we, just before.
-  func descriptorChanged(_ fd: Int32) {
+  /// A watch of `fd`, which others may close, begins or ends. libev will look at it in the next
+  /// pass; so shall we, just before.
+  func noteWatch(of fd: Int32, begins: Bool) {
+    let count = watches[fd, default: 0] + (begins ? 1 : -1)
+    watches[fd] = count > 0 ? count : nil
     guard let raw else { return }
     changedDescriptors.append(fd)
     if !evg_watcher_is_active(guardian) {
       ev_prepare_start(raw, guardian)
       ev_unref(raw)
     }
-  }
-
-  /// A watch of `fd`, which others may close, begins or ends.
-  func noteWatch(of fd: Int32, begins: Bool) {
-    let count = watches[fd, default: 0] + (begins ? 1 : -1)
-    watches[fd] = count > 0 ? count : nil
-    descriptorChanged(fd)
   }
 
   fileprivate func checkChanged() {

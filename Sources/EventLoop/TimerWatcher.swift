@@ -103,10 +103,3 @@ public final class TimerWatcher: Watcher {
 
   override var ownEvents: Int32 { Int32(EV_TIMER) }
 }
-
-extension UInt64 {
-  fileprivate func saturating(adding other: UInt64) -> UInt64 {
-    let (sum, overflow) = addingReportingOverflow(other)
-    return overflow ? .max : sum
-  }
-}

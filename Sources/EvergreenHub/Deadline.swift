@@ -41,8 +41,6 @@ package struct Deadline: Hashable, Sendable {
 extension Hub {
   @usableFromInline
   package func deadline(after timeout: Duration) -> Deadline {
-    let now = readClock()
-    let (sum, overflow) = now.addingReportingOverflow(timeout.clampedNanoseconds)
-    return Deadline(nanoseconds: overflow ? .max : sum)
+    Deadline(nanoseconds: readClock().saturating(adding: timeout.clampedNanoseconds))
   }
 }
