@@ -72,24 +72,25 @@ extension Hub {
   ///   the next one that gets no stack would overwrite.
   @inline(never)
   static func takeCare(of context: UnsafeMutablePointer<evg_context>) throws {
-    guard let owner = context.pointee.owner else { throw BlockingInHub() }
+    guard let greenlet = greenlet(of: context) else { throw BlockingInHub() }
     if context.pointee.lacks_stack { throw stackUnavailable() }
-    let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
     if greenlet.hasDueError { throw greenlet.takeDueError() }
   }
 
   @inline(never)
   static func isErrorDue(in context: UnsafeMutablePointer<evg_context>) -> Bool {
-    guard let owner = context.pointee.owner else { return true }
-    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue().hasDueError
+    greenlet(of: context)?.hasDueError ?? true
   }
 
   /// The greenlet that waits for a descriptor watch.
   package func greenlet(waitingFor io: UnsafeMutablePointer<evg_io>) -> AnyGreenlet? {
-    guard
-      let owner = io.pointee.context?.assumingMemoryBound(to: evg_context.self).pointee.owner
-    else { return nil }
-    return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
+    io.pointee.context.flatMap { Hub.greenlet(of: $0.assumingMemoryBound(to: evg_context.self)) }
+  }
+
+  /// Whose context it is; `nil` for the hub's own.
+  @inline(__always)
+  static func greenlet(of context: UnsafeMutablePointer<evg_context>) -> AnyGreenlet? {
+    context.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue() }
   }
 
   /// Parks until something wakes the context, or the deadline.
