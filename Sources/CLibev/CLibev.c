@@ -4,10 +4,14 @@
 #include "CLibev.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 
 // The open loops; the lock guards the list.
 static evg_lock loops_lock;
@@ -35,13 +39,36 @@ void evg_forget_descriptor(evg_loop *loop, int32_t fd) {
   // What it watches is gone, and libev's assertion would find out. This is what libev does itself
   // where a backend says so.
   ev_watcher_list *other = ((ev_watcher_list *)&probe)->next;
+  // The event is pending, but libev would first wait for others.
+  if (other) evg_interrupt(loop);
   while (other) {
     ev_watcher_list *next = other->next;
     ev_io_stop(loop->raw, (ev_io *)other);
-    ev_feed_event(loop->raw, other, (int)EV_ERROR | EV_READ | EV_WRITE);
+    ev_feed_event(loop->raw, other, (int)EV_ERROR | EV_CUSTOM | EV_READ | EV_WRITE);
     other = next;
   }
   ev_io_stop(loop->raw, &probe);
+}
+
+int32_t evg_poll_set_open(void) {
+#ifdef __linux__
+  return epoll_create1(EPOLL_CLOEXEC);
+#else
+  errno = ENOSYS;
+  return -1;
+#endif
+}
+
+int32_t evg_poll_set_put(int32_t set, int32_t fd, int16_t events, bool is_there) {
+#ifdef __linux__
+  // The bits are poll's. That of POLLNVAL has no meaning here.
+  struct epoll_event event = {.events = (uint16_t)events & ~POLLNVAL};
+  if (epoll_ctl(set, is_there ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0) return 0;
+  return errno == EPERM ? 0 : errno;  // a file: always ready, or never
+#else
+  (void)set, (void)fd, (void)events, (void)is_there;
+  return ENOSYS;
+#endif
 }
 
 static void woken(struct ev_loop *raw, ev_async *watcher, int revents) {

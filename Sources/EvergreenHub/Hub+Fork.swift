@@ -43,6 +43,7 @@ extension Hub {
       { context, _ in
         if context.pointee.state == EVG_LOST { Hub.currentIfAny?.stopWait(of: context) }
       }, nil)
+    for poll in polls.values { poll.followFork() }
     for greenlet in lostGreenlets { greenlet.lose() }
     externalWakers = signalHandlers.values.count { $0.isWaker }
     ownTimers = 0

@@ -87,6 +87,8 @@ public final class Hub {
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
   /// In the child of a fork, the greenlet that forked.
   var forker: AnyGreenlet?
+  /// The waits for several descriptors.
+  var polls: [ObjectIdentifier: PollWait] = [:]
   var idlers = WaitList()
   var endWaiters = WaitList()
   var watchdog: Watchdog.Entry?
