@@ -24,7 +24,7 @@ func example(_ name: String) -> Target {
     // The floors too: what an umbrella re-exports is not seen to change.
     dependencies: [
       "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
-      "Locks",
+      "EvergreenBase",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ],
     path: "Examples/\(name)", swiftSettings: strict)
@@ -46,23 +46,24 @@ let package = Package(
     .target(name: "CGreenlet"),
     .target(name: "CLibev", dependencies: ["CLocks"], linkerSettings: [.linkedLibrary("ev")]),
     .target(name: "CSockets"),
-    floor("Locks", on: "CLocks"),
-    floor("Greenlets", on: "CGreenlet", "Locks"),
-    floor("EventLoop", on: "CLibev", "CLocks", "Locks"),
+    floor("EvergreenBase", on: "CLocks"),
+    floor("Greenlets", on: "CGreenlet", "EvergreenBase"),
+    floor("EventLoop", on: "CLibev", "CLocks", "EvergreenBase"),
     floor(
-      "EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev", "CLocks", "Locks"),
+      "EvergreenHub", on: "Greenlets", "CGreenlet", "EventLoop", "CLibev", "CLocks",
+      "EvergreenBase"),
     floor(
       "EvergreenSync", on: "EvergreenHub", "EventLoop", "Greenlets", "CGreenlet", "CLocks",
-      "Locks"),
+      "EvergreenBase"),
     floor(
       "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
-      "Greenlets", "Locks"),
+      "Greenlets", "EvergreenBase"),
     floor(
       "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
-      "Locks"),
+      "EvergreenBase"),
     floor(
       "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev",
-      "Locks"),
+      "EvergreenBase"),
 
     example("chat-server"),
     example("echo-client"),
@@ -72,18 +73,20 @@ let package = Package(
     example("resolve-many"),
     example("udp-echo"),
 
-    tests(of: "Locks"),
-    tests(of: "Greenlets", "CGreenlet", "EvergreenHub", "Locks"),
-    tests(of: "EventLoop", "CLibev", "Locks"),
-    tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "Locks"),
-    tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "Locks"),
-    tests(of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets", "Locks"),
+    tests(of: "EvergreenBase"),
+    tests(of: "Greenlets", "CGreenlet", "EvergreenHub", "EvergreenBase"),
+    tests(of: "EventLoop", "CLibev", "EvergreenBase"),
+    tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "EvergreenBase"),
+    tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),
+    tests(
+      of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"
+    ),
     .testTarget(
       name: "ExampleTests",
       dependencies: [
         "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
         "resolve-many", "udp-echo", "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub",
-        "EventLoop", "Locks", "EvergreenTesting",
+        "EventLoop", "EvergreenBase", "EvergreenTesting",
       ], swiftSettings: strict),
   ],
   swiftLanguageModes: [.v6]

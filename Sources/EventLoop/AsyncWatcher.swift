@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
-import Locks
+import EvergreenBase
 
 /// Calls back on the loop's thread after any thread has called ``Sender/send()``.
 ///

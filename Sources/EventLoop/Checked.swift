@@ -29,13 +29,3 @@ package func checkDescriptor(_ fd: Int32) throws(Errno) {
   guard fd >= 0 else { throw .badFileDescriptor }
   _ = try checked { fcntl(fd, F_GETFD) }
 }
-
-/// Ends the program with a sentence unless a rule was kept, in release builds too, where
-/// `precondition` is mute.
-@inline(__always)
-func require(
-  _ isKept: Bool, _ message: @autoclosure () -> String, file: StaticString = #fileID,
-  line: UInt = #line
-) {
-  if !isKept { fatalError(message(), file: file, line: line) }
-}

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
+import EvergreenBase
 
 /// Calls back, again and again, while a descriptor can be read or written without blocking.
 ///

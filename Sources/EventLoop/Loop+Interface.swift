@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 package import CLibev
+import EvergreenBase
 
 // The hottest paths of the project. Each is a load of `state`, a `let`, and C that is inlined here:
 // no closure, no reference counting, no allocation, no exclusivity check.

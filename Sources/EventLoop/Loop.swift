@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 package import CLibev
+import EvergreenBase
 
 #if canImport(Glibc)
 import Glibc

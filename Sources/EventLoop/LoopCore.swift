@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
+import EvergreenBase
 
 #if canImport(Glibc)
 import Glibc
@@ -19,10 +20,7 @@ final class LoopCore {
   unowned(unsafe) var loop: Loop?
 
   var onError: (any Error, Watcher) -> Void = { error, watcher in
-    let line = "evergreen: uncaught error in the callback of \(watcher): \(error)\n"
-    _ = line.utf8.withContiguousStorageIfAvailable {
-      write(STDERR_FILENO, $0.baseAddress, $0.count)
-    }
+    warn("uncaught error in the callback of \(watcher): \(error)")
   }
 
   /// The active watchers: this reference and those in the chain keep them alive.

@@ -65,8 +65,3 @@ package protocol LoopInterface: AnyObject {
   /// Stops everything and frees the loop. Does nothing the second time.
   func destroy()
 }
-
-extension LoopInterface {
-  /// Whether any referenced watcher, timer or descriptor watch is active.
-  package var hasReferences: Bool { referenceCount > 0 }
-}

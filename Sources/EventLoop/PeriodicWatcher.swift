@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
+import EvergreenBase
 
 /// Calls back at times of the wall clock, and follows when that clock is set.
 ///

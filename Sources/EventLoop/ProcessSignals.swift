@@ -3,7 +3,7 @@
 
 import CLibev
 import CLocks
-import Locks
+import EvergreenBase
 
 #if canImport(Glibc)
 import Glibc

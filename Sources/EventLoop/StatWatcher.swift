@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
+import EvergreenBase
 
 #if canImport(Glibc)
 import Glibc

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CLibev
+import EvergreenBase
 
 /// Something for which a ``Loop`` can wait, and what to call when it happens.
 ///

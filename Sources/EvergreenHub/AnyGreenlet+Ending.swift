@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import EvergreenBase
 public import Greenlets
 
 extension AnyGreenlet {

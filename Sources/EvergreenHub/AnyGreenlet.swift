@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import EvergreenBase
 import Greenlets
 
 // Spawning is hot, and its cost is memory, reference counts, and the checks of exclusive access

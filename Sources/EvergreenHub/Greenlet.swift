@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Greenlets
+import EvergreenBase
 
 /// A unit of work that runs beside others on one thread, and waits without blocking them.
 ///

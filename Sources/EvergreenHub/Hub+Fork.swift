@@ -20,8 +20,8 @@ import CGreenlet
 import CLibev
 import CLocks
 import EventLoop
+import EvergreenBase
 import Greenlets
-import Locks
 
 #if canImport(Glibc)
 import Glibc

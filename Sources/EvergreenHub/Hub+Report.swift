@@ -3,7 +3,7 @@
 
 import CGreenlet
 import EventLoop
-import Greenlets
+import EvergreenBase
 
 extension Hub {
   /// Every unfinished greenlet, the main one first: what it waits for, since when, and where it

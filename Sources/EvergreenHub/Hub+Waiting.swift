@@ -14,7 +14,7 @@
 import CGreenlet
 package import CLibev
 package import EventLoop
-import Greenlets
+import EvergreenBase
 
 extension Hub {
   /// Waits for a signal to the node.

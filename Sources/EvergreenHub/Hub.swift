@@ -22,6 +22,7 @@
 import CGreenlet
 import CLibev
 public import EventLoop
+import EvergreenBase
 import Greenlets
 import Synchronization
 

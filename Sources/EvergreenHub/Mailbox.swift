@@ -3,8 +3,8 @@
 
 import CLocks
 import EventLoop
+import EvergreenBase
 import Greenlets
-import Locks
 import Synchronization
 
 /// Gives work to a hub from any thread.

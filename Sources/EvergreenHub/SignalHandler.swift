@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EventLoop
-import Greenlets
+import EvergreenBase
 
 #if canImport(Glibc)
 import Glibc

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Greenlets
+import EvergreenBase
 
 /// A meeting of one greenlet that waits and somebody, often a callback of the loop, who delivers: what
 /// blocking calls of one's own are made of.

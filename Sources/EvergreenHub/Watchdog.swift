@@ -9,8 +9,7 @@ import CGreenlet
 import CLibev
 import CLocks
 import EventLoop
-import Greenlets
-import Locks
+import EvergreenBase
 import Synchronization
 
 #if canImport(Glibc)

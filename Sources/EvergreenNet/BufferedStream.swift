@@ -1,8 +1,8 @@
 // Evergreen: reading a stream by lines, delimiters and counts, and writing it in few calls.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenHub
-import Greenlets
 
 /// A socket with buffers in front of it.
 ///

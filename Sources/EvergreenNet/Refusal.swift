@@ -4,7 +4,7 @@
 // `precondition` is mute there. The sentences are made out of line: they would enlarge the frames of
 // calls that lie on the stacks of all who wait.
 
-import Greenlets
+import EvergreenBase
 
 /// Ends the program unless `count` is `least` or more.
 @inline(__always)

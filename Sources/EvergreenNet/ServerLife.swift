@@ -9,6 +9,7 @@
 // There is one event, set whenever something has changed; whoever waits looks what it was.
 
 import EventLoop
+import EvergreenBase
 import EvergreenHub
 package import EvergreenSync
 import Greenlets

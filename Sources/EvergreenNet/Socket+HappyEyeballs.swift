@@ -9,9 +9,9 @@
 //    way this call ends.
 
 import EventLoop
+import EvergreenBase
 import EvergreenHub
 import EvergreenSync
-import Greenlets
 
 extension Socket {
   /// A socket connected to a host.

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 
 import EventLoop
+import EvergreenBase
 import EvergreenHub
-import Greenlets
 
 #if canImport(Glibc)
 import Glibc

@@ -1,6 +1,7 @@
 // Evergreen: greenlets of which only so many run at a time.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 public import EvergreenHub
 public import Greenlets
 

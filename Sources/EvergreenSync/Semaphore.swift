@@ -1,8 +1,8 @@
 // Evergreen: a number of permits.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 public import EvergreenHub
-import Greenlets
 
 /// Permits, of which so many greenlets can hold one at a time.
 ///

@@ -3,10 +3,9 @@
 
 import CGreenlet
 import CLocks
-import EvergreenHub
 public import EventLoop
-import Greenlets
-import Locks
+import EvergreenBase
+import EvergreenHub
 import Synchronization
 
 /// Threads that do blocking work, while the greenlet that wants it done waits.

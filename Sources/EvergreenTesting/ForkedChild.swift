@@ -1,8 +1,8 @@
 // Evergreen: children of a fork, for tests.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenSync
-import Greenlets
 
 #if canImport(Glibc)
 import Glibc

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Locks
+import EvergreenBase
 
 /// Runs tasks on one thread, which ends with it.
 final class OneThreadExecutor: TaskExecutor {

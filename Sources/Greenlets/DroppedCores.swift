@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Locks
+import EvergreenBase
 
 /// Cores for their own thread to unwind: only there can their stacks run.
 ///

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import EvergreenBase
 
 /// A sequence made by a body that yields its elements one by one, from any depth of calls.
 ///

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 package import CGreenlet
+import EvergreenBase
 
 final class RawCore {
   enum Phase { case new, active, dead }

@@ -11,6 +11,7 @@
 // that was made there goes when it ends.
 
 import CGreenlet
+import EvergreenBase
 
 /// A flow of control with a stack of its own, switched by hand.
 ///

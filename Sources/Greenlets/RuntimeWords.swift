@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
-import Locks
+import EvergreenBase
 import Synchronization
 
 /// Makes the calling thread able to run greenlets. Cheap when it is already.

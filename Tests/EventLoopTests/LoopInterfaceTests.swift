@@ -77,7 +77,7 @@ private final class Rig {
   }
 
   func pollUntilIdle() {
-    while loop.hasReferences { loop.poll(wait: true) }
+    while loop.referenceCount > 0 { loop.poll(wait: true) }
   }
 }
 
@@ -130,7 +130,7 @@ private final class Rig {
       for index in order {
         loop.start(rig.timer("\(index)"), at: start + UInt64(index) * 20_000)
       }
-      #expect(loop.hasReferences)
+      #expect(loop.referenceCount > 0)
       #expect(loop.activeCount == 500)
       rig.pollUntilIdle()
       #expect(rig.log == (0..<500).map { "\($0)" })
@@ -161,10 +161,10 @@ private final class Rig {
       loop.start(never, at: .max)
       loop.poll(wait: true)
       #expect(rig.log == ["past"])
-      #expect(never.pointee.armed && loop.hasReferences)
+      #expect(never.pointee.armed && loop.referenceCount > 0)
       loop.stop(never)
       loop.stop(never)
-      #expect(!never.pointee.armed && !loop.hasReferences)
+      #expect(!never.pointee.armed && loop.referenceCount == 0)
     }
   }
 
@@ -193,7 +193,7 @@ private final class Rig {
       loop.poll(wait: false)
       loop.poll(wait: false)
       #expect(rig.log == ["first"])
-      #expect(!loop.hasReferences)
+      #expect(loop.referenceCount == 0)
       loop.verify()
     }
   }
@@ -237,7 +237,7 @@ private final class Rig {
       #expect(rig.log == ["io", "io", "io"] && loop.activeCount == 1)
       loop.stop(io)
       loop.poll(wait: false)
-      #expect(rig.log.count == 3 && !loop.hasReferences)
+      #expect(rig.log.count == 3 && loop.referenceCount == 0)
     }
   }
 
@@ -254,7 +254,7 @@ private final class Rig {
       pair.put()
       loop.poll(wait: true)
       loop.poll(wait: false)
-      #expect(rig.log == ["io"] && !loop.hasReferences)
+      #expect(rig.log == ["io"] && loop.referenceCount == 0)
       loop.start(io)  // still readable
       loop.poll(wait: true)
       #expect(rig.log == ["io", "io"])
@@ -262,7 +262,7 @@ private final class Rig {
       loop.stop(io)
       loop.stop(io)
       loop.poll(wait: false)
-      #expect(rig.log.count == 2 && !loop.hasReferences)
+      #expect(rig.log.count == 2 && loop.referenceCount == 0)
     }
   }
 
@@ -326,7 +326,7 @@ private final class Rig {
   @Test func pollDoesNotWaitWithoutReferences() throws {
     try withLoop { loop in
       loop.poll(wait: true)
-      #expect(!loop.hasReferences)
+      #expect(loop.referenceCount == 0)
     }
   }
 
@@ -335,7 +335,7 @@ private final class Rig {
     try withLoop(backend) { loop in
       loop.holdOpen(true)
       loop.holdOpen(true)
-      #expect(!loop.hasReferences)
+      #expect(loop.referenceCount == 0)
       nonisolated(unsafe) let shared = loop
       let start = readClock()
       let thread = startThread {
@@ -364,7 +364,7 @@ private final class Rig {
     loop.start(io)
     loop.holdOpen(true)
     loop.destroy()
-    #expect(!loop.hasReferences)
+    #expect(loop.referenceCount == 0)
     loop.stop(timer)
     loop.stop(io)
     #expect(!timer.pointee.armed && !evg_io_is_active(io))

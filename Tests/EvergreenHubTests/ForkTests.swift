@@ -4,6 +4,7 @@
 // Each in a process of its own: a fork copies whatever the other threads of the process hold.
 
 import EventLoop
+import EvergreenBase
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting

@@ -1,9 +1,9 @@
 // Evergreen: helpers of the hub's tests
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenHub
 import EvergreenTesting
-import Locks
 import Testing
 
 #if canImport(Glibc)

@@ -2,12 +2,12 @@
 // SPDX-License-Identifier: MIT
 
 import EventLoop
+import EvergreenBase
 import EvergreenHub
 import EvergreenNet
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
-import Locks
 import Synchronization
 import Testing
 

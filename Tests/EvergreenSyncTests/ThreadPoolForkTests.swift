@@ -3,11 +3,11 @@
 //
 // The thread sanitizer ends a forked child that starts a thread.
 
+import EvergreenBase
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
-import Locks
 import Synchronization
 import Testing
 

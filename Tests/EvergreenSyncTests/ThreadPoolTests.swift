@@ -1,11 +1,11 @@
 // Evergreen: tests of the threads that do blocking work.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenHub
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
-import Locks
 import Synchronization
 import Testing
 

@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: MIT
 
 import CGreenlet
+import EvergreenBase
 import EvergreenHub
 import EvergreenTesting
 import Greenlets
-import Locks
 import Synchronization
 import Testing
 

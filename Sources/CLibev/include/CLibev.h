@@ -197,12 +197,14 @@ typedef struct evg_io {
 
 void evg_io_fired(struct ev_loop * _Nonnull, ev_io * _Nonnull, int);
 
+/// A new timer, to be put where it is to stay.
 EVG_INLINE evg_timer evg_timer_make(
     void (* _Nonnull fire)(evg_timer * _Nonnull), void * _Nullable context) {
   evg_timer timer = {.fire = fire, .context = context};
   return timer;
 }
 
+/// Makes a timer where it is to stay, and writes no more than it must: memory of a parked stack.
 EVG_INLINE void evg_timer_init(
     evg_timer * _Nonnull timer, void (* _Nonnull fire)(evg_timer * _Nonnull),
     void * _Nullable context) {

@@ -27,6 +27,7 @@ package func writeError(_ text: String) {
 
 /// Ends the program with a sentence unless a rule was kept, in release builds too, where
 /// `precondition` is mute.
+@inlinable
 @inline(__always)
 package func require(
   _ isKept: Bool, _ message: @autoclosure () -> String, file: StaticString = #fileID,
@@ -36,6 +37,7 @@ package func require(
 }
 
 /// Ends the program with a sentence, in release builds too, where `preconditionFailure` is mute.
+@usableFromInline
 package func fatal(
   _ message: String, file: StaticString = #fileID, line: UInt = #line
 ) -> Never {

@@ -1,8 +1,8 @@
 // Evergreen: tests of locks, in threads and in forks.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenTesting
-import Locks
 import Synchronization
 import Testing
 
