@@ -30,6 +30,15 @@ private func byEachKind(_ body: @escaping () throws -> Void) throws {
   }.get()
 }
 
+/// A handler that is made now hears the signal.
+private func checkIsAnswered(_ signal: Int32) throws {
+  let event = Event()
+  let handler = try Hub.current.onSignal(signal) { event.set() }
+  kill(getpid(), signal)
+  try check(event.wait(timeout: .seconds(30)))
+  handler.cancel()
+}
+
 /// Keeps a hub busy in many ways, and counts what it does in this process.
 private final class Crowd {
   private(set) var steps = 0
@@ -294,11 +303,7 @@ private final class Crowd {
           try inForkedChild {
             kill(getpid(), SIGUSR1)
             try check(event.wait(timeout: .seconds(30)))
-            let second = Event()
-            let another = try Hub.current.onSignal(SIGUSR2) { second.set() }
-            kill(getpid(), SIGUSR2)
-            try check(second.wait(timeout: .seconds(30)))
-            another.cancel()
+            try checkIsAnswered(SIGUSR2)
           }
           try check(!event.isSet)
           kill(getpid(), SIGUSR1)
@@ -317,14 +322,10 @@ private final class Crowd {
         let mailbox = Hub.current.mailbox
         let result = SharedLog()
         let thread = OwnThread {
-          Hub.withHub { hub in
+          Hub.withHub { _ in
             let error = thrown {
               try inForkedChild {
-                let own = Event()
-                let handler = try hub.onSignal(SIGUSR1) { own.set() }
-                kill(getpid(), SIGUSR1)
-                try check(own.wait(timeout: .seconds(30)))
-                handler.cancel()
+                try checkIsAnswered(SIGUSR1)
                 try check(!mailbox.post { _exit(9) })  // that hub is not there
               }
               let child = ForkedChild {

@@ -174,8 +174,10 @@ import Darwin
     }
   }
 
-  /// That the client goes away is no error, but the end of somebody else's stream is.
-  @Test func anotherPeersEndIsReported() async throws {
+  /// That the client goes away is no error, but the end of somebody else's stream is, and a broken
+  /// connection to somebody else.
+  @Test(arguments: [false, true])
+  func anotherPeersEndIsReported(isReset: Bool) async throws {
     try await runGreen {
       var reported: [any Error] = []
       Hub.current.onError = { _, error in reported.append(error) }
@@ -185,11 +187,18 @@ import Darwin
       }
       try server.start()
       let client = try Socket.connect(to: server.address)
-      try upstream.accept(timeout: .seconds(30)).socket.close()
+      let (far, _) = try upstream.accept(timeout: .seconds(30))
+      if isReset { try far.set(.linger, .zero) }
+      far.close()
       try #expect(client.receive(upTo: 1, timeout: .seconds(30)) == nil)
-      let error = try #require(reported.first as? EndOfStream)
-      #expect(reported.count == 1 && error.received == 0)
-      try #expect(error.peer == upstream.localAddress)
+      #expect(reported.count == 1)
+      if isReset {
+        #expect((reported.first as? SocketError)?.errno == .connectionReset)
+      } else {
+        let error = try #require(reported.first as? EndOfStream)
+        #expect(error.received == 0)
+        try #expect(error.peer == upstream.localAddress)
+      }
       try server.stop()
     }
   }
@@ -717,28 +726,6 @@ import Darwin
       try #expect(
         error?.description == "accept \(socket.localAddress): the socket does not listen")
       #expect(!socket.isClosed)
-    }
-  }
-
-  /// That the client goes away is no error, but a broken connection to somebody else is.
-  @Test func anotherPeersResetIsReported() async throws {
-    try await runGreen {
-      var reported: [any Error] = []
-      Hub.current.onError = { _, error in reported.append(error) }
-      let upstream = try Socket.listen(on: .loopbackIPv4(port: 0))
-      let server = try StreamServer("127.0.0.1:0") { _, _ in
-        let socket = try Socket.connect(to: upstream.localAddress)
-        _ = try socket.receive(upTo: 1)
-      }
-      try server.start()
-      let client = try Socket.connect(to: server.address)
-      let (far, _) = try upstream.accept(timeout: .seconds(30))
-      try far.set(.linger, .zero)
-      far.close()
-      try #expect(client.receive(upTo: 1, timeout: .seconds(30)) == nil)
-      #expect(reported.count == 1)
-      #expect((reported.first as? SocketError)?.errno == .connectionReset)
-      try server.stop()
     }
   }
 
