@@ -17,8 +17,9 @@
 #include "CLibev.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 
-enum { TICK_BITS = 20, LEVEL_BITS = 6, FEW = 16 };
+enum { TICK_BITS = 20, LEVEL_BITS = 6, FEW = 16, MANY = 512, AHEAD = 16 };
 enum { SLOTS = EVG_LEVELS * EVG_SLOTS, LISTS = SLOTS + 2 };
 
 #define NEVER UINT64_MAX
@@ -41,13 +42,18 @@ static void unlink_node(evg_timer_node *node) {
   node->next->previous = node->previous;
 }
 
-/// Moves all of `from` into the empty list `to`.
-static void move_all(evg_timer_node *from, evg_timer_node *to) {
-  if (is_empty(from)) return make_empty(to);
-  *to = *from;
+/// Moves all that lies before `place` in the list `from` to `to`.
+static void move_before(evg_timer_node *place, evg_timer_node *from, evg_timer_node *to) {
+  make_empty(to);
+  if (from->next == place) return;
+  to->next = from->next;
+  to->previous = place->previous;
   to->next->previous = to->previous->next = to;
-  make_empty(from);
+  from->next = place;
+  place->previous = from;
 }
+
+static void move_all(evg_timer_node *from, evg_timer_node *to) { move_before(from, from, to); }
 
 static void append_all(evg_timer_node *list, evg_timer_node *others) {
   if (is_empty(others)) return;
@@ -114,8 +120,8 @@ static evg_timer_node *merge(evg_timer_node *one, evg_timer_node *other) {
   return head.next;
 }
 
-/// By deadline; those with the same one stay in their order.
-static void sort(evg_timer_node *list) {
+/// By merging, in place.
+static void sort_list(evg_timer_node *list) {
   evg_timer_node *runs[40] = {NULL};  // runs[i] holds 2^i nodes, or none
   if (is_empty(list)) return;
   list->previous->next = NULL;
@@ -143,6 +149,78 @@ static void sort(evg_timer_node *list) {
   list->previous = previous;
 }
 
+typedef struct entry {
+  uint64_t deadline;
+  evg_timer_node *node;
+} entry;
+
+/// NULL if memory is short.
+static entry *entries_of(evg_timer_node *list, size_t *count) {
+  size_t room = 0, used = 0;
+  entry *entries = NULL;
+  for (evg_timer_node *node = list->next; node != list; node = node->next) {
+    if (used == room) {
+      room = room ? 2 * room : 2 * MANY;
+      entry *larger = realloc(entries, room * sizeof *entries);
+      if (!larger) {
+        free(entries);
+        return NULL;
+      }
+      entries = larger;
+    }
+    entries[used++] = (entry){timer_of(node)->deadline, node};
+  }
+  *count = used;
+  return entries;
+}
+
+enum { DIGIT_BITS = TICK_BITS / 2, DIGITS = 1 << DIGIT_BITS };
+
+static void sort_by_digit(const entry *from, entry *to, size_t count, int shift) {
+  size_t places[DIGITS] = {0};
+  for (size_t i = 0; i < count; i++) places[(from[i].deadline >> shift) % DIGITS]++;
+  size_t place = 0;
+  for (int digit = 0; digit < DIGITS; digit++) {
+    size_t next = place + places[digit];
+    places[digit] = place;
+    place = next;
+  }
+  for (size_t i = 0; i < count; i++) to[places[(from[i].deadline >> shift) % DIGITS]++] = from[i];
+}
+
+/// By the digits in which deadlines of one tick differ. The nodes, cold if they are many, are read
+/// once and written once; merging goes through them again and again. False if memory is short.
+static __attribute__((noinline)) bool sort_array(evg_timer_node *list) {
+  size_t count;
+  entry *entries = entries_of(list, &count);
+  entry *others = entries ? malloc(count * sizeof *others) : NULL;
+  if (others) {
+    sort_by_digit(entries, others, count, 0);
+    sort_by_digit(others, entries, count, DIGIT_BITS);
+    make_empty(list);
+    for (size_t i = 0; i < count; i++) {
+      if (i + AHEAD < count) __builtin_prefetch(entries[i + AHEAD].node, 1);
+      insert_before(list, entries[i].node);
+    }
+  }
+  free(others);
+  free(entries);
+  return others != NULL;
+}
+
+static bool holds_many(const evg_timer_node *list) {
+  int count = 0;
+  for (const evg_timer_node *node = list->next; node != list; node = node->next) {
+    if (++count == MANY) return true;
+  }
+  return false;
+}
+
+/// Timers of one tick, by deadline; those with the same one stay in their order.
+static void sort(evg_timer_node *list) {
+  if (!holds_many(list) || !sort_array(list)) sort_list(list);
+}
+
 /// The first slot that holds timers, and the tick at which it begins. NULL if all are in `due`.
 static evg_timer_node *next_slot(evg_timers *timers, uint64_t *begin) {
   for (int level = 0; level < EVG_LEVELS; level++) {
@@ -167,6 +245,10 @@ static evg_timer_node *next_slot(evg_timers *timers, uint64_t *begin) {
   return &timers->far;
 }
 
+static bool is_of_one_tick(const evg_timers *timers, const evg_timer_node *list) {
+  return list >= timers->slots[0] && list < timers->slots[1];
+}
+
 /// Brings the position to the tick of `now`, and what has become due into `due`.
 static void advance(evg_timers *timers, uint64_t now) {
   uint64_t target = now >> TICK_BITS, begin;
@@ -178,8 +260,9 @@ static void advance(evg_timers *timers, uint64_t now) {
     }
     timers->position = begin;
     evg_timer_node moving, ripe;
-    move_all(list, &moving);
+    make_empty(&moving);
     make_empty(&ripe);
+    move_all(list, is_of_one_tick(timers, list) ? &ripe : &moving);
     while (!is_empty(&moving)) {
       evg_timer_node *node = moving.next;
       unlink_node(node);
@@ -206,12 +289,11 @@ uint64_t evg_timers_next_look(evg_timers *timers) {
 
 void evg_timers_take_due(evg_timers *timers, uint64_t now, evg_timer_node *taken) {
   advance(timers, now);
-  make_empty(taken);
-  while (!is_empty(&timers->due) && timer_of(timers->due.next)->deadline <= now) {
-    evg_timer_node *node = timers->due.next;
-    unlink_node(node);
-    insert_before(taken, node);
+  evg_timer_node *due = &timers->due, *rest = due;
+  if (!is_empty(due) && timer_of(due->previous)->deadline > now) {
+    for (rest = due->next; timer_of(rest)->deadline <= now;) rest = rest->next;
   }
+  move_before(rest, due, taken);
 }
 
 static void alarm_fired(struct ev_loop *raw, ev_timer *alarm, int revents);

@@ -91,6 +91,31 @@ struct TimersTests {
     #expect(wheels.fired == expected)
   }
 
+  @Test(arguments: [1, 511, 512, 513, 1025, 20_000])
+  func thoseOfOneTickFireByDeadlineAndThenByStartHoweverMany(count: Int) {
+    var random = SystemRandomNumberGenerator()
+    let tick: UInt64 = 1 << 20
+    let begin = 123_456_789 * tick
+    let wheels = Wheels(at: begin - 10_000 * tick)
+    // Many of them equal; one of the next tick, which must not come along.
+    let deadlines = (0..<count).map { number in
+      begin + UInt64.random(in: 0..<(number % 2 == 0 ? tick : 16), using: &random)
+    }
+    for deadline in deadlines { wheels.start(at: deadline) }
+    wheels.start(at: begin + tick)
+    wheels.look(at: begin - 1)
+    #expect(wheels.fired == [])
+    let expected = deadlines.indices.sorted { (deadlines[$0], $0) < (deadlines[$1], $1) }
+    let middle = begin + tick / 2
+    wheels.look(at: middle)
+    #expect(wheels.fired == expected.filter { deadlines[$0] <= middle })
+    wheels.look(at: begin + tick - 1)
+    #expect(wheels.fired == expected)
+    wheels.look(at: begin + tick)
+    #expect(wheels.fired == expected + [count])
+    #expect(wheels.nextLook == .max)
+  }
+
   @Test func whatIsStartedMeanwhileComesInItsPlace() {
     var random = SystemRandomNumberGenerator()
     let wheels = Wheels()
