@@ -74,7 +74,8 @@ let package = Package(
     example("udp-echo"),
 
     tests(of: "EvergreenBase"),
-    tests(of: "Greenlets", "CGreenlet", "EvergreenHub", "EvergreenBase"),
+    .target(name: "CxxExceptions", path: "Tests/CxxExceptions"),  // the only C++, for tests alone
+    tests(of: "Greenlets", "CGreenlet", "CxxExceptions", "EvergreenHub", "EvergreenBase"),
     tests(of: "EventLoop", "CLibev", "EvergreenBase"),
     tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "EvergreenBase"),
     tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),

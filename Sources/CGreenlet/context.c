@@ -206,6 +206,8 @@ void evg_attach(bool swaps_words) {
   self->on_valgrind = RUNNING_ON_VALGRIND;
   self->swaps_words = swaps_words && evg_words_attach(self);
   self->calls_runtime = !self->swaps_words;
+  evg_exceptions_attach(self);
+  self->place_of_errno = &errno;
   const char *accesses = getenv("EVERGREEN_EXCLUSIVITY");
 #if DEBUG
   self->shares_accesses = self->swaps_words && !(accesses && strcmp(accesses, "isolated") == 0);
@@ -301,18 +303,22 @@ static __attribute__((noinline)) void give_stack(evg_context *context) {
 #endif
 }
 
+static inline void exchange_word(void **word, void **kept, void *next) {
+  *kept = *word;
+  *word = next;
+}
+
 /// What belongs to the greenlet and lies in the thread: out with the one's, in with the other's.
 static inline void exchange_words(evg_thread *self, evg_context *from, evg_context *to) {
   if (EVG_LIKELY(self->swaps_words)) {
+    void **accesses = self->words[EVG_WORD_ACCESSES];
     if (EVG_UNLIKELY(self->shares_accesses)) {
-      if (*self->words[EVG_WORD_ACCESSES]) evg_access_check(from);
+      if (*accesses) evg_access_check(from);
     } else {
-      from->words[EVG_WORD_ACCESSES] = *self->words[EVG_WORD_ACCESSES];
-      *self->words[EVG_WORD_ACCESSES] = to->words[EVG_WORD_ACCESSES];
+      exchange_word(accesses, &from->words[EVG_WORD_ACCESSES], to->words[EVG_WORD_ACCESSES]);
     }
     for (int i = EVG_WORD_TASK; i < EVG_WORD_COUNT; i++) {
-      from->words[i] = *self->words[i];
-      *self->words[i] = to->words[i];
+      exchange_word(self->words[i], &from->words[i], to->words[i]);
     }
   } else if (self->calls_runtime) {
     swift_task_exitThreadLocalContext((char *)&from->words[0]);
@@ -325,9 +331,26 @@ static inline void count_switch(evg_thread *self) {
   __atomic_store_n(&self->switches, self->switches + 1, __ATOMIC_RELAXED);
 }
 
+static inline bool has_exceptions(const evg_thread *self) {
+  const evg_exceptions *exceptions = self->exceptions;
+  return ((uintptr_t)exceptions->caught | exceptions->uncaught) != 0;
+}
+
+static void transfer(evg_context *from, evg_context *to);
+
+/// From inside a C++ handler, or while an exception unwinds the stack; see exceptions.c.
+static __attribute__((noinline, cold)) void transfer_with_exceptions(
+    evg_context *from, evg_context *to) {
+  evg_exceptions *exceptions = evg_self.exceptions, kept = *exceptions;
+  *exceptions = (evg_exceptions){NULL, 0};
+  transfer(from, to);
+  *exceptions = kept;
+}
+
 static __attribute__((noinline)) void transfer(evg_context *from, evg_context *to) {
   evg_thread *self = &evg_self;
-  from->saved_errno = errno;
+  if (EVG_UNLIKELY(has_exceptions(self))) return transfer_with_exceptions(from, to);
+  from->saved_errno = *self->place_of_errno;
   if (EVG_UNLIKELY(to->stack_pointer == NULL)) give_stack(to);
   exchange_words(self, from, to);
   to->state = EVG_RUNNING;
@@ -345,7 +368,7 @@ static __attribute__((noinline)) void transfer(evg_context *from, evg_context *t
   __sanitizer_finish_switch_fiber(from->sanitizer, NULL, NULL);
 #endif
   take_back_finished(self);
-  errno = from->saved_errno;
+  *self->place_of_errno = from->saved_errno;
 }
 
 /// Where control goes when nothing is ready.
@@ -355,6 +378,7 @@ static inline evg_context *home(evg_thread *self) { return self->hub ? self->hub
 /// waited, and what it said of the wait.
 static inline void prefetch(const evg_context *context) {
   const char *frames = context->stack_pointer;
+  if (!frames) return;  // has never run; and to look for what is at NULL takes time, too
   for (int i = 0; i < 8; i++) __builtin_prefetch(frames + i * LINE);
   __builtin_prefetch(&context->wait_text, 1);
 }
@@ -401,6 +425,8 @@ static void context_main(void *argument) {
     next->sanitizer = NULL;
 #endif
     exchange_words(self, context, next);
+    // It has jumped out of a C++ handler.
+    if (EVG_UNLIKELY(has_exceptions(self))) *self->exceptions = (evg_exceptions){NULL, 0};
     evg_context_free(context);
     evg_reset_float_environment();
     errno = 0;

@@ -32,6 +32,9 @@ void evg_stacks_unmap(void);
 /// Points `self->words` into this thread's memory. False if the probe has not found them.
 bool evg_words_attach(evg_thread *self);
 
+/// Points `self->exceptions` into this thread's memory.
+void evg_exceptions_attach(evg_thread *self);
+
 void evg_overflow_thread_attach(void);
 void evg_overflow_thread_detach(void);
 

@@ -86,6 +86,13 @@ struct evg_context {
   void *_Nullable sanitizer;         // what ASan calls a fake stack, TSan a fiber
 };
 
+/// What the C++ runtime keeps per thread: exceptions that are being handled, the innermost first, and
+/// how many are on their way to a handler. The layout is that of the C++ ABI.
+typedef struct evg_exceptions {
+  void *_Nullable caught;
+  unsigned int uncaught;
+} evg_exceptions;
+
 /// What a thread knows about its contexts. Swift reads it; only this module writes it, but for the
 /// objects and `now`.
 struct evg_thread {
@@ -101,6 +108,8 @@ struct evg_thread {
   evg_context *_Nullable ready_tail;
   evg_context *_Nullable finished;  // its stack is taken back by whoever runs next
   void *_Nullable *_Nullable words[EVG_WORD_COUNT];
+  evg_exceptions *_Nullable exceptions;  // the running context's
+  int32_t *_Nullable place_of_errno;     // a call less at each switch
   uint64_t switches;       // runs so far; the watchdog reads it from its own thread
   uint64_t serials;        // given to the hub's greenlets so far
   uint64_t now;            // the loop's time after its last pass, nanoseconds; the hub sets it
@@ -113,6 +122,7 @@ struct evg_thread {
   bool swaps_words;        // the runtime's words were found
   bool calls_runtime;      // they were not: the slower exported functions serve exclusivity
   bool on_valgrind;
+  evg_exceptions no_exceptions;  // where there is no C++
   evg_context main;
 };
 
