@@ -27,7 +27,8 @@ int cxx_nest(int outer, int inner, cxx_body _Nonnull body, void *_Nonnull argume
 /// object was caught.
 int cxx_unwind(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 
-/// Throws one, calls `body` in its handler and leaves that by longjmp(3). The object leaks.
+/// Throws one, calls `body` in its handler and leaves that by longjmp(3). The object is
+/// never freed. Not from several threads.
 void cxx_jump_out(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 
 /// The number of the object that is being handled; 0 if there is none.
