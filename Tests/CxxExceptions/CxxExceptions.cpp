@@ -94,7 +94,8 @@ int cxx_unwind(int number, cxx_body body, void *argument) {
 }
 
 void cxx_jump_out(int number, cxx_body body, void *argument) {
-  // What is jumped over is never freed. It can be reached from here, so that no checker takes it for a leak.
+  // What is jumped over is never freed. It can be reached from here, so that no checker takes it
+  // for a leak.
   static auto *lost = new std::vector<std::exception_ptr>;
   std::jmp_buf place;
   if (setjmp(place)) return;

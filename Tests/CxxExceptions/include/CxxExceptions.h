@@ -18,8 +18,8 @@ int cxx_handle(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 /// As above, but the handler throws it again with `throw;`, and the next one returns the number.
 int cxx_rethrow(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 
-/// Throws one, and calls `body` in its handler; there throws another, and calls `body` in its handler
-/// too. Both are thrown again with `throw;`. Returns 1000 * the outer's number + the inner's.
+/// Throws one, and calls `body` in its handler; there throws another, and calls `body` in its
+/// handler too. Both are thrown again with `throw;`. Returns 1000 * the outer's number + the inner's.
 int cxx_nest(int outer, int inner, cxx_body _Nonnull body, void *_Nonnull argument);
 
 /// Throws one, and calls `body` in a destructor on its way. Returns 100 * the number of exceptions
