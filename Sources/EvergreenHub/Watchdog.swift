@@ -19,8 +19,8 @@ import Darwin
 #endif
 
 extension Hub {
-  /// How long a greenlet may keep this hub to itself before that is reported on standard error;
-  /// `nil` never reports.
+  /// How long a greenlet may keep this hub to itself before that is reported on standard error, once
+  /// for each place in the program; `nil` never reports.
   ///
   /// 100 ms in debug builds, off in release builds; `EVERGREEN_WATCHDOG` sets another number of
   /// milliseconds for both, 0 switches it off.
@@ -191,7 +191,45 @@ enum Watchdog {
     // Of whoever else blocks, the main greenlet waits; for it, the hub's own context does not
     // count.
     guard glimpse.id != 0 || glimpse.others > 1 else { return nil }
+    guard isNew(place(of: glimpse)) else { return nil }
     return report(glimpse, of: entry, blockedFor: blocked)
+  }
+
+  /// The program's own functions on the stack: those of libraries, further in, change from one look
+  /// to the next.
+  private static func place(of glimpse: evg_glimpse) -> String {
+    var glimpse = glimpse
+    return withUnsafeBytes(of: &glimpse.frames) { bytes in
+      let frames = bytes.bindMemory(to: UnsafeRawPointer?.self).prefix(glimpse.count).compactMap {
+        $0
+      }
+      let own = frames.filter { isInProgram($0) }
+      return (own.isEmpty ? frames : own).map { function(at: $0) }.joined(separator: "\n")
+    }
+  }
+
+  private static func isInProgram(_ address: UnsafeRawPointer) -> Bool {
+    var offset: UInt = 0
+    let program = evg_module_name(#dsohandle, &offset)
+    let module = evg_module_name(address, &offset)
+    guard let program, let module else { return false }
+    return strcmp(program, module) == 0
+  }
+
+  private static func function(at address: UnsafeRawPointer) -> String {
+    guard let name = evg_function_name(address) else { return "\(address)" }
+    defer { name.deallocate() }
+    return String(cString: name)
+  }
+
+  private static let places = Lock(Set<String>())
+  private static let mostPlaces = 1000
+
+  private static func isNew(_ place: String) -> Bool {
+    places.withLock { places in
+      if places.count == mostPlaces { places = [] }
+      return places.insert(place).inserted
+    }
   }
 
   private static func report(

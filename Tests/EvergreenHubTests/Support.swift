@@ -63,6 +63,20 @@ func compute(for duration: Duration) {
   while ContinuousClock.now < end {}
 }
 
+/// Blocks the thread in a call. What the watchdog sees of it is the same each time.
+@inline(never)
+func block(for duration: Duration) {
+  let end = ContinuousClock.now.advanced(by: duration)
+  while ContinuousClock.now < end { usleep(500_000) }
+}
+
+/// The same in another place.
+@inline(never)
+func blockElsewhere(for duration: Duration) {
+  let end = ContinuousClock.now.advanced(by: duration)
+  while ContinuousClock.now < end { usleep(500_000) }
+}
+
 /// A thread that is joined by whoever started it.
 struct OwnThread: @unchecked Sendable {
   // Unchecked: a pthread_t is a number here and an opaque pointer elsewhere; it never changes.

@@ -85,7 +85,7 @@ struct WatchdogTests {
     }
   }
 
-  @Test func reportsAgainAfterASwitch() async throws {
+  @Test func reportsEachPlaceOnce() async throws {
     await #expect(processExitsWith: .success) {
       let log = SharedLog()
       Hub.onBlocked { log.add($0) }
@@ -94,11 +94,15 @@ struct WatchdogTests {
         let other = spawn { try sleep(for: .seconds(3600)) }
         for _ in 0..<2 {
           try sleep(for: .milliseconds(100))
-          compute(for: .milliseconds(1500))
+          block(for: .milliseconds(1500))
         }
+        try sleep(for: .milliseconds(1))
+        try #require(log.entries.count == 1, "\(log.entries)")
+        blockElsewhere(for: .milliseconds(1500))
         try sleep(for: .milliseconds(1))
         try other.kill()
         try #require(log.entries.count == 2, "\(log.entries)")
+        try #require(log.entries[1].contains("blockElsewhere"))
       }
     }
   }
@@ -168,7 +172,10 @@ struct WatchdogTests {
           Hub.withHub { hub in
             hub.blockingThreshold = .milliseconds(50)
             spawn { try sleep(for: .seconds(3600)) }
-            let culprit = spawn { compute(for: .milliseconds(1500)) }
+            let culprit =
+              number == 0
+              ? spawn { block(for: .milliseconds(1500)) }
+              : spawn { blockElsewhere(for: .milliseconds(1500)) }
             culprit.name = "culprit \(number)"
             _ = try? culprit.join()
           }
