@@ -35,6 +35,9 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .library(name: "Evergreen", targets: ["Evergreen"]),
+    .library(name: "EvergreenMonkey", targets: ["EvergreenMonkey"]),
+    .library(name: "GreenGlibc", targets: ["GreenGlibc"]),
+    .library(name: "GreenCalls", targets: ["GreenCalls"]),
     .library(name: "EvergreenTesting", targets: ["EvergreenTesting"]),
   ],
   dependencies: [
@@ -46,6 +49,8 @@ let package = Package(
     .target(name: "CGreenlet"),
     .target(name: "CLibev", dependencies: ["CLocks"], linkerSettings: [.linkedLibrary("ev")]),
     .target(name: "CSockets"),
+    .target(name: "CGreenCalls", dependencies: ["CGreenlet", "CLocks"]),
+    .target(name: "CMonkey", dependencies: ["CGreenCalls", "CGreenlet"]),
     floor("EvergreenBase", on: "CLocks"),
     floor("Greenlets", on: "CGreenlet", "EvergreenBase"),
     floor("EventLoop", on: "CLibev", "CLocks", "EvergreenBase"),
@@ -58,6 +63,13 @@ let package = Package(
     floor(
       "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
       "Greenlets", "EvergreenBase"),
+    floor(
+      "GreenCalls", on: "CGreenCalls", "EvergreenNet", "EvergreenSync", "EvergreenHub",
+      "EventLoop", "CLibev", "CGreenlet", "Greenlets", "EvergreenBase"),
+    floor("GreenGlibc", on: "GreenCalls", "CGreenCalls"),
+    floor(
+      "EvergreenMonkey", on: "CMonkey", "CGreenCalls", "GreenCalls", "EvergreenHub",
+      "EvergreenBase"),
     floor(
       "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
       "EvergreenBase"),
@@ -82,6 +94,15 @@ let package = Package(
     tests(
       of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"
     ),
+    .target(name: "ContractScripts", path: "Tests/ContractScripts"),
+    tests(
+      of: "EvergreenMonkey", "ContractScripts", "EvergreenNet", "EvergreenSync", "EvergreenHub",
+      "EventLoop", "Greenlets", "EvergreenBase"),
+    .executableTarget(
+      name: "green-glibc-alone", dependencies: ["GreenGlibc", "EvergreenHub"],
+      path: "Tests/GreenGlibcAlone", swiftSettings: strict),
+    tests(of: "GreenGlibc", "green-glibc-alone", "EvergreenHub", "EvergreenBase"),
+    tests(of: "GreenCalls", "EvergreenHub", "EvergreenBase"),
     .testTarget(
       name: "ExampleTests",
       dependencies: [

@@ -22,6 +22,13 @@ let package = Package(
       name: "evergreen-echo", dependencies: [.product(name: "Evergreen", package: "evergreen")],
       swiftSettings: strict),
     .executableTarget(
+      name: "patched",
+      dependencies: [
+        .product(name: "Evergreen", package: "evergreen"),
+        .product(name: "EvergreenMonkey", package: "evergreen"),
+      ],
+      swiftSettings: strict),
+    .executableTarget(
       name: "micro", dependencies: [.product(name: "Evergreen", package: "evergreen")],
       swiftSettings: strict),
   ],

@@ -111,7 +111,8 @@ void evg_context_free(evg_context *context) {
   context->owner = NULL;
   context->saved_errno = 0;
   context->is_due = context->is_raw = context->is_orphan = context->lacks_stack = false;
-  context->is_named = context->is_followed = context->has_message = false;
+  context->is_named = context->is_followed = context->is_unpatched = false;
+  context->has_message = false;
   context->generation++;
   context->serial = 0;
   context->origin = NULL;

@@ -26,6 +26,7 @@ void evg_io_fired(struct ev_loop *raw, ev_io *watcher, int revents) {
   }
   if (!ev_is_active(watcher)) {
     io->has_failed = true;
+    io->is_forgotten = revents & EV_CUSTOM;
     evg_io_stop(watcher->data, io);
   }
   io->fire(io, revents);

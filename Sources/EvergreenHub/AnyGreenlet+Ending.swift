@@ -44,6 +44,18 @@ extension AnyGreenlet {
     }
   }
 
+  /// As ``join(timeout:)``, called by foreign code, at which nothing can be thrown.
+  ///
+  /// - Returns: Whether it has ended; `false` if an error is due in the caller.
+  package final func joinInForeignCode() -> Bool {
+    if phase == .finished { return true }
+    return withHub {
+      $0.stay(
+        evg_current().unsafelyUnwrapped, WaitReason("the end of greenlet", Int64(id)),
+        until: .never, enlist: { joiners.append($0) }, delist: { joiners.remove($0) })
+    }
+  }
+
   /// Ends the greenlet by throwing `error` at the point where it waits.
   ///
   /// One that has not begun never runs its body; its error is reported when its turn comes. One

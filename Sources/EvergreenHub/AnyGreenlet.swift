@@ -5,6 +5,12 @@ import CGreenlet
 import EvergreenBase
 import Greenlets
 
+#if canImport(Glibc)
+import Glibc
+#else
+import Darwin
+#endif
+
 // Spawning is hot, and its cost is memory, reference counts, and the checks of exclusive access
 // that classes get. So what is touched at every spawn is plain data, unchecked: all of it belongs to
 // one thread, and no access to it spans a switch. What few greenlets have is kept apart, in
@@ -214,7 +220,8 @@ public class AnyGreenlet: CustomStringConvertible {
   fileprivate final func enter(_ context: UnsafeMutablePointer<evg_context>) {
     if phase == .scheduled {
       phase = .running
-      finish(with: context.pointee.lacks_stack ? stackUnavailable() : runner.run(self))
+      let error = context.pointee.lacks_stack ? stackUnavailable() : runner.run(self)
+      finish(with: extras == nil ? error : takeStruckError() ?? error)
     } else {
       reportLate()
     }
@@ -244,6 +251,9 @@ public class AnyGreenlet: CustomStringConvertible {
 
   /// Forgets the body of one that is not to run.
   func dropBody() {}
+
+  /// Forgets the value of one that is to end with an error after all.
+  func dropValue() {}
 
   /// Marks the end, wakes who waits for it, reports an error.
   final func finish(with error: (any Error)?, isReporting: Bool = true) {
@@ -326,6 +336,25 @@ public class AnyGreenlet: CustomStringConvertible {
     return thrown.error
   }
 
+  /// Fails a call of foreign code, at which nothing can be thrown, because of the error that is due.
+  /// It stays due, and is thrown when control is back in Swift: by the next switch point, or at the
+  /// end of the timeout's block or of the greenlet, whatever these have made of the failure.
+  ///
+  /// - Returns: What the call is to put into `errno`; 0 if nothing is due.
+  package final func strike() -> Int32 {
+    hasDueError ? withDueErrors { $0.strike() } : 0
+  }
+
+  /// How many calls have failed because of an error that is still due.
+  package final var strikes: Int { extras?.due.strikes ?? 0 }
+
+  /// The body is through, but calls of foreign code have failed under it, and it may not know why.
+  private final func takeStruckError() -> (any Error)? {
+    guard extras!.due.hasStruck else { return nil }
+    dropValue()
+    return withDueErrors { $0.take() }.error
+  }
+
   /// Throws again, at the next switch point, what the hub threw into this greenlet and what reached
   /// code that cannot throw. An error of that code's own is left alone, and so is the timeout of a
   /// block that is over.
@@ -402,6 +431,9 @@ struct DueErrors {
   private var killer: (any Error)?
   private var others: [any Error]?
   private(set) var isAny = false
+  /// How many calls of foreign code have failed because of the first of them.
+  private(set) var strikes = 0
+  var hasStruck: Bool { strikes > 0 }
 
   var hasKill: Bool { killer != nil }
 
@@ -415,8 +447,19 @@ struct DueErrors {
     isAny = true
   }
 
+  mutating func strike() -> Int32 {
+    strikes += 1
+    return killer == nil && others![0] is Timeout ? ETIMEDOUT : ECANCELED
+  }
+
+  /// Whether it is this timeout that calls of foreign code have failed for.
+  func hasStruck(_ timeout: Timeout) -> Bool {
+    hasStruck && killer == nil && others?.first as? Timeout === timeout
+  }
+
   mutating func take() -> ThrownError {
     defer { isAny = killer != nil || others != nil }
+    strikes = 0
     if let error = killer {
       killer = nil
       return ThrownError(error: error, timeout: nil, isKill: true)
@@ -440,6 +483,7 @@ struct DueErrors {
 
   /// Takes back a timeout whose block has ended.
   mutating func remove(_ timeout: Timeout) {
+    if hasStruck(timeout) { strikes = 0 }
     others?.removeAll { $0 as? Timeout === timeout }
     if others?.isEmpty == true { others = nil }
     isAny = killer != nil || others != nil

@@ -52,12 +52,17 @@ public final class Greenlet<Success>: AnyGreenlet {
     switch content {
     case .nothing, .error: break
     case .body: dropBody()
-    case .value:
-      if _isPOD(Success.self), Self.fitsSlot { return }
-      withSlot(of: Success.self, isBoxed: !Self.fitsSlot) {
-        $0.deinitialize(count: 1)
-        if !Self.fitsSlot { $0.deallocate() }
-      }
+    case .value: dropValue()
+    }
+  }
+
+  override func dropValue() {
+    guard content == .value else { return }
+    content = .nothing
+    if _isPOD(Success.self), Self.fitsSlot { return }
+    withSlot(of: Success.self, isBoxed: !Self.fitsSlot) {
+      $0.deinitialize(count: 1)
+      if !Self.fitsSlot { $0.deallocate() }
     }
   }
 

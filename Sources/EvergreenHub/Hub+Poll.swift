@@ -20,7 +20,7 @@
 
 import CGreenlet
 import CLibev
-import EventLoop
+package import EventLoop
 
 #if canImport(Glibc)
 package import Glibc
@@ -48,6 +48,24 @@ extension Hub {
     try checkForDueError()
     let wait = PollWait(for: descriptors, on: self)
     defer { wait.end() }
+    let ready = try wait.run(until: deadline)
+    if ready == 0 { try checkForDueError() }
+    return ready
+  }
+
+  /// The same for foreign code, at which nothing can be thrown, and which has looked already.
+  ///
+  /// - Returns: Of how many there is something to report; 0 if `deadline` came first, or if an error
+  ///   is due in the caller, or after a signal.
+  /// - Throws: The ``Errno`` of poll(2).
+  package func pollInForeignCode(
+    _ descriptors: UnsafeMutableBufferPointer<pollfd>, until deadline: Deadline
+  ) throws(Errno) -> Int {
+    // Without descriptors and without an end only a signal's handler can wake it.
+    if descriptors.isEmpty { externalWakers += 1 }
+    defer { if descriptors.isEmpty { externalWakers -= 1 } }
+    let wait = PollWait(for: descriptors, on: self)
+    defer { wait.end() }
     return try wait.run(until: deadline)
   }
 }
@@ -57,7 +75,7 @@ private func askKernel(
 ) throws(Errno) -> Int {
   try checked {
     #if canImport(Glibc)
-    Int(Glibc.poll(descriptors.baseAddress, nfds_t(descriptors.count), 0))
+    withoutPatching { Int(Glibc.poll(descriptors.baseAddress, nfds_t(descriptors.count), 0)) }
     #else
     Int(Darwin.poll(descriptors.baseAddress, nfds_t(descriptors.count), 0))
     #endif
@@ -115,8 +133,9 @@ final class PollWait {
     if descriptor >= 0 { hub.start(io) }
   }
 
-  /// - Returns: Of how many there is something to report; 0 if `deadline` came first.
-  func run(until deadline: Deadline) throws -> Int {
+  /// - Returns: Of how many there is something to report; 0 if `deadline` came first, or if the wait
+  ///   must be left.
+  func run(until deadline: Deadline) throws(Errno) -> Int {
     let reason =
       descriptors.count == 1 && descriptors[0].fd >= 0
       ? WaitReason("polling descriptor", Int64(descriptors[0].fd))
@@ -124,9 +143,11 @@ final class PollWait {
     while true {
       let look = isBlind ? Deadline(after: PollWait.lookInterval, on: hub) : .never
       let isLast = deadline.nanoseconds <= look.nanoseconds
-      let isWoken = try hub.wait(
-        reason, until: isLast ? deadline : look, enlist: { node = $0 }, delist: { _ in node = nil })
+      let isWoken = hub.stay(
+        context, reason, until: isLast ? deadline : look, enlist: { node = $0 },
+        delist: { _ in node = nil })
       node = nil
+      if !isWoken && Hub.mustLeave(in: context) { return 0 }
       var count = try askKernel(about: descriptors)
       for index in closed {
         if descriptors[index].revents == 0 { count += 1 }

@@ -11,7 +11,7 @@
 // 5. If it was none of these, the error that was due has been taken back meanwhile: the wait goes
 //    on, and the node has kept its place.
 
-import CGreenlet
+package import CGreenlet
 package import CLibev
 package import EventLoop
 import EvergreenBase
@@ -36,16 +36,28 @@ extension Hub {
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
     if deadline.isNow { return false }
+    if stay(context, reason, until: deadline, enlist: enlist, delist: delist) { return true }
+    if evg_needs_care(context) { try Hub.takeCare(of: context) }
+    return false
+  }
+
+  /// The wait itself, which throws nothing: if the node was not signaled, an error is due or
+  /// `deadline` has come.
+  @inline(__always)
+  package func stay(
+    _ context: UnsafeMutablePointer<evg_context>, _ reason: WaitReason, until deadline: Deadline,
+    enlist: (UnsafeMutablePointer<WaitNode>) -> Void,
+    delist: (UnsafeMutablePointer<WaitNode>) -> Void
+  ) -> Bool {
     var node = WaitNode(context: context)
-    return try withUnsafeMutablePointer(to: &node) { node in
+    return withUnsafeMutablePointer(to: &node) { node in
       enlist(node)
       while true {
         let isTimeUp = suspend(context, for: reason, until: deadline)
         if node.pointee.isSignaled { return true }
-        if isTimeUp || Hub.isErrorDue(in: context) { break }
+        if isTimeUp || Hub.mustLeave(in: context) { break }
       }
       delist(node)
-      if evg_needs_care(context) { try Hub.takeCare(of: context) }
       return false
     }
   }
@@ -77,9 +89,11 @@ extension Hub {
     if greenlet.hasDueError { throw greenlet.takeDueError() }
   }
 
+  /// Whether a wait that has brought nothing is over: an error is due, or foreign code is to look
+  /// after a signal.
   @inline(never)
-  static func isErrorDue(in context: UnsafeMutablePointer<evg_context>) -> Bool {
-    greenlet(of: context)?.hasDueError ?? true
+  static func mustLeave(in context: UnsafeMutablePointer<evg_context>) -> Bool {
+    context.pointee.is_interrupted || greenlet(of: context)?.hasDueError ?? true
   }
 
   /// The greenlet that waits for a descriptor watch.
@@ -196,23 +210,44 @@ extension Hub {
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
     if deadline.isNow { return false }
-    ioBudget = Hub.mostIO
-    io.pointee.context = UnsafeMutableRawPointer(context)
-    io.pointee.is_ready = false
-    if watching != .nothing { start(io) }
-    while true {
-      let isTimeUp = suspend(context, for: reason.watching(io), until: deadline)
-      if io.pointee.is_ready || isTimeUp || Hub.isErrorDue(in: context) { break }
-    }
-    if watching == .again { rest(io) } else if watching == .once { stop(io) }
-    io.pointee.context = nil
-    if io.pointee.is_ready {
+    if stay(context, for: io, reason, until: deadline, watching) {
       if io.pointee.has_failed { throw WatchFailure(of: io) }
       return true
     }
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
     return false
   }
+
+  /// The wait itself, which throws nothing: if the watch has not fired, an error is due or
+  /// `deadline` has come. If it has, it may have failed.
+  @inline(__always)
+  package func stay(
+    _ context: UnsafeMutablePointer<evg_context>, for io: UnsafeMutablePointer<evg_io>,
+    _ reason: WaitReason, until deadline: Deadline, _ watching: Watching
+  ) -> Bool {
+    evg_thread_self().pointee.io_budget = Hub.mostIO
+    io.pointee.context = UnsafeMutableRawPointer(context)
+    io.pointee.is_ready = false
+    if watching != .nothing { start(io) }
+    while true {
+      let isTimeUp = suspend(context, for: reason.watching(io), until: deadline)
+      if io.pointee.is_ready || isTimeUp || Hub.mustLeave(in: context) { break }
+    }
+    if watching == .again { rest(io) } else if watching == .once { stop(io) }
+    io.pointee.context = nil
+    return io.pointee.is_ready
+  }
+}
+
+/// Makes a system call of our own, which does not wait: it is libc's also where that is patched.
+@inline(__always)
+package func withoutPatching<R>(_ call: () -> R) -> R {
+  let context = evg_current().unsafelyUnwrapped
+  let before = context.pointee.is_unpatched
+  context.pointee.is_unpatched = true
+  let result = call()
+  context.pointee.is_unpatched = before
+  return result
 }
 
 /// A descriptor cannot be watched any more.
@@ -223,9 +258,13 @@ package struct WatchFailure: Error {
   package let errno: Errno
 
   @inline(never)
-  init(of io: UnsafeMutablePointer<evg_io>) {
+  package init(of io: UnsafeMutablePointer<evg_io>) {
     io.pointee.has_failed = false
     descriptor = io.pointee.watcher.fd
+    if io.pointee.is_forgotten {
+      errno = .badFileDescriptor
+      return
+    }
     do throws(Errno) {
       try checkDescriptor(descriptor)
       errno = .noSpace

@@ -84,7 +84,10 @@ public final class Hub {
     byteCount: 64 * 1024, alignment: 16)
   /// System calls that may succeed without a wait before others get a turn. Every 4 KiB that they
   /// move count as one more.
-  @exclusivity(unchecked) package var ioBudget = Hub.mostIO
+  package var ioBudget: Int32 {
+    get { evg_thread_self().pointee.io_budget }
+    set { evg_thread_self().pointee.io_budget = newValue }
+  }
   @exclusivity(unchecked) final var freeTimeoutRecords: UnsafeMutablePointer<TimeoutRecord>?
   /// In the child of a fork, the greenlet that forked.
   var forker: AnyGreenlet?
@@ -97,7 +100,7 @@ public final class Hub {
   private var lastTrim: UInt64 = 0
 
   private static let mostRuns: Int32 = 1024
-  static var mostIO: Int { 64 }
+  package static var mostIO: Int32 { 64 }
   private static let bytesPerCallShift = 12
   private static let longestSlice: UInt64 = 5_000_000  // nanoseconds
   private static let warmStacks = 64
@@ -153,6 +156,7 @@ public final class Hub {
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
+    hub.ioBudget = mostIO
     evg_thread_self().pointee.postpone = { error, since in
       AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self), since: since)
     }
@@ -286,14 +290,16 @@ public final class Hub {
   ///   that is always ready starve the others.
   package func chargeIO() -> Bool {
     checkIsCurrent()
-    ioBudget -= 1
-    return ioBudget < 0
+    let thread = evg_thread_self()
+    thread.pointee.io_budget &-= 1
+    return thread.pointee.io_budget < 0
   }
 
   /// Counts what a system call has moved, for a large transfer takes as long as many small ones.
   @inline(__always)
   package func chargeIO(bytes count: Int) {
-    ioBudget -= count >> Hub.bytesPerCallShift
+    evg_thread_self().pointee.io_budget &-= Int32(
+      truncatingIfNeeded: count >> Hub.bytesPerCallShift)
   }
 
   /// Counts a system call, and lets the others have a turn if one is due.

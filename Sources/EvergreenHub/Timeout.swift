@@ -154,15 +154,18 @@ public func withTimeout<R>(
 ) throws -> R {
   guard let duration else { return try body() }
   var scope = try TimeoutScope(duration)
+  let result: R
   do {
-    let result = try body()
+    result = try body()
     scope.stop()
-    return result
   } catch let thrown {
     scope.stop()
+    if let struck = scope.struck { throw error ?? struck }
     if let error, scope.isOwn(thrown) { throw error }
     throw thrown
   }
+  if let struck = scope.struck { throw error ?? struck }
+  return result
 }
 
 /// Runs `body`, and returns `default` if `duration` has passed before it is through.
@@ -190,12 +193,12 @@ public func withTimeout<R>(
   do {
     let result = try body()
     scope.stop()
-    return result
+    if scope.struck == nil { return result }
   } catch {
     scope.stop()
-    guard scope.isOwn(error) else { throw error }
-    return try `default`()
+    if scope.struck == nil && !scope.isOwn(error) { throw error }
   }
+  return try `default`()
 }
 
 /// Starts a greenlet later.

@@ -18,6 +18,8 @@ struct TimeoutScope: ~Copyable {
   private let record: UnsafeMutablePointer<TimeoutRecord>
   private let hub: Unmanaged<Hub>
   private var fired: Timeout?
+  /// The timeout, if calls of foreign code have failed because of it and it has not been thrown.
+  @usableFromInline private(set) var struck: Timeout?
 
   /// Starts the timeout.
   ///
@@ -38,7 +40,7 @@ struct TimeoutScope: ~Copyable {
     self.record = record
   }
 
-  /// Ends the timeout. One that has fired but has not been thrown is taken back.
+  /// Ends the timeout. One that has fired but has not been thrown is taken back, or is `struck`.
   @usableFromInline
   mutating func stop() {
     hub._withUnsafeGuaranteedRef { $0.stop(record.timer) }
@@ -54,7 +56,11 @@ struct TimeoutScope: ~Copyable {
       timeout.isOver = true
       record.pointee.fired = nil
       record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
-        if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(timeout) } }
+        guard greenlet.hasDueError else { return }
+        greenlet.withDueErrors {
+          if $0.hasStruck(timeout) { struck = timeout }
+          $0.remove(timeout)
+        }
       }
     }
     hub._withUnsafeGuaranteedRef { $0.giveBack(record) }

@@ -22,6 +22,9 @@ package struct WaitReason: CustomStringConvertible {
     self.argument = argument
   }
 
+  /// - Parameter text: It lives for ever.
+  package init(cString text: UnsafePointer<CChar>) { self.init(text, WaitReason.noArgument) }
+
   init?(of context: UnsafeMutablePointer<evg_context>) {
     guard let text = context.pointee.wait_text else { return nil }
     self.text = text

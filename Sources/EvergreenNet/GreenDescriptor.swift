@@ -97,7 +97,7 @@ package final class GreenDescriptor {
     while true {
       guard number >= 0 else { throw closed(operation, address()) }
       if !waitsNow {
-        let result = call(number)
+        let result = withoutPatching { call(number) }
         if result != -1 { return result }
         let error = errno
         if error == EINTR { continue }
@@ -334,9 +334,10 @@ private func wait(
   }
 }
 
-private func systemPoll(_ one: inout pollfd) -> Int32 {
+/// What there is to be had of one descriptor now.
+func systemPoll(_ one: inout pollfd) -> Int32 {
   #if canImport(Glibc)
-  Glibc.poll(&one, 1, 0)
+  withoutPatching { Glibc.poll(&one, 1, 0) }
   #else
   Darwin.poll(&one, 1, 0)
   #endif

@@ -91,7 +91,7 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
 ///
 /// > gevent: `gevent.resolver.thread.Resolver`.
 public final class ThreadPoolResolver: Resolver {
-  private let pool: ThreadPool
+  package let pool: ThreadPool
 
   /// - Parameter pool: Where the look-ups run. Its size is how many names are looked up at a time.
   public init(pool: ThreadPool) { self.pool = pool }

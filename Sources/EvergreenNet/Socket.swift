@@ -424,7 +424,7 @@ public final class Socket {
 
   private func isReady(_ events: Int16) -> Bool {
     var look = pollfd(fd: descriptor.number, events: events, revents: 0)
-    return poll(&look, 1, 0) > 0
+    return systemPoll(&look) > 0
   }
 
   /// Whether a read that returns less than was asked for has emptied the kernel's buffer.
@@ -438,7 +438,7 @@ public final class Socket {
     // cannot be asked for either, are taken for it.
     var look = pollfd(fd: descriptor.number, events: endOfInput, revents: 0)
     var waiting: Int32 = 0
-    return poll(&look, 1, 0) > 0 && look.revents & (endOfInput | Int16(POLLHUP)) != 0
+    return systemPoll(&look) > 0 && look.revents & (endOfInput | Int16(POLLHUP)) != 0
       && ioctl(descriptor.number, UInt(FIONREAD), &waiting) == 0 && waiting == 0
   }
 }

@@ -68,22 +68,8 @@ public final class ThreadPool: Sendable {
     if Core.current == ObjectIdentifier(core) { return try body() }
     let hub = Hub.current
     try hub.checkForDueError()
-    let door = hub.backDoor
     let ticket = Ticket<R>()
-    hub.externalWakers += 1
-    let isAccepted = core.add { refusal in
-      if !ticket.isAbandoned.load(ordering: .acquiring) {
-        ticket.outcome = refusal.map { .failure($0) } ?? Result { try body() }
-      }
-      door.post {
-        Hub.current.externalWakers -= 1
-        ticket.waiters.signalFirst()
-      }
-    }
-    guard isAccepted else {
-      hub.externalWakers -= 1
-      throw ThreadPoolClosed()
-    }
+    guard start(ticket, on: hub, body) else { throw ThreadPoolClosed() }
     do {
       _ = try hub.wait(WaitReason("a thread of a pool"), until: .never, in: ticket)
     } catch {
@@ -91,6 +77,54 @@ public final class ThreadPool: Sendable {
       throw error
     }
     return try ticket.outcome.unsafelyUnwrapped.get()
+  }
+
+  /// As ``run(_:)``, called by foreign code, at which nothing can be thrown.
+  ///
+  /// - Parameters:
+  ///   - body: Runs on a thread.
+  ///   - drop: Called instead of the caller's use of the result, when `body` is through or will never
+  ///     run; on any thread.
+  /// - Returns: Whether `body` has run. If not, or not yet, an error is due in the caller, or there
+  ///   is no thread.
+  package func runInForeignCode(
+    _ body: @escaping @Sendable () -> Void, orDrop drop: @escaping @Sendable () -> Void
+  ) -> Bool {
+    let hub = Hub.current
+    let ticket = Ticket<Void>()
+    ticket.drop = drop
+    guard start(ticket, on: hub, body) else {
+      drop()
+      return false
+    }
+    let isThrough = hub.stay(
+      evg_current().unsafelyUnwrapped, WaitReason("a thread of a pool"), until: .never,
+      enlist: { ticket.waiters.append($0) }, delist: { ticket.waiters.remove($0) })
+    if isThrough, case .success = ticket.outcome { return true }
+    ticket.isAbandoned.store(true, ordering: .releasing)
+    if isThrough { drop() }
+    return false
+  }
+
+  private func start<R: Sendable>(
+    _ ticket: Ticket<R>, on hub: Hub, _ body: @escaping @Sendable () throws -> R
+  ) -> Bool {
+    let door = hub.backDoor
+    hub.externalWakers += 1
+    let isAccepted = core.add { refusal in
+      if !ticket.isAbandoned.load(ordering: .acquiring) {
+        ticket.outcome = refusal.map { .failure($0) } ?? Result { try body() }
+      }
+      let isHeard = door.post {
+        Hub.current.externalWakers -= 1
+        // Only here is it certain that nobody will wait any more.
+        if ticket.isAbandoned.load(ordering: .acquiring) { ticket.drop?() }
+        ticket.waiters.signalFirst()
+      }
+      if !isHeard { ticket.drop?() }
+    }
+    if !isAccepted { hub.externalWakers -= 1 }
+    return isAccepted
   }
 
   /// Lets what is under way end, and fails what waits for a thread with ``ThreadPoolClosed``.
@@ -117,6 +151,7 @@ public struct ThreadUnavailable: Error, Hashable, Sendable, CustomStringConverti
 private final class Ticket<R: Sendable>: WaitListOwner, @unchecked Sendable {
   var waiters = WaitList()
   var outcome: Result<R, any Error>?
+  var drop: (@Sendable () -> Void)?
   let isAbandoned = Atomic(false)
 }
 

@@ -59,9 +59,10 @@ struct evg_context {
   bool lacks_stack : 1;  // no memory for one: runs its entry on the reserve, which must only fail
   bool is_named : 1;     // `name` is to be freed
   bool is_followed : 1;  // `successor` is set
+  bool is_unpatched : 1; // its calls of libc are the real ones, whatever is patched
   bool is_deputized : 1; // a raw greenlet that it has switched to is parked on its behalf
   bool has_message;      // something came with the switch to it
-  uint8_t spare;
+  bool is_interrupted;   // the wait in a call of foreign code ends, after a handler of a signal
 
   evg_entry _Nullable entry;
   void *_Nullable raw;              // the Swift object by which it is switched by hand
@@ -114,6 +115,7 @@ struct evg_thread {
   uint64_t serials;        // given to the hub's greenlets so far
   uint64_t now;            // the loop's time after its last pass, nanoseconds; the hub sets it
   int32_t budget;          // runs left until the hub must look at its loop
+  int32_t io_budget;       // system calls that may still succeed before others get a turn
   uint32_t ready_count;
   uint32_t live;           // contexts in use, the main one not counted
   uint32_t stacks_in_use;

@@ -193,6 +193,8 @@ typedef struct evg_io {
   /// The watch has ended by itself before it fired: the descriptor was forgotten, or the kernel
   /// watches no more of them.
   bool has_failed;
+  /// It was forgotten: by now the number may stand for another file.
+  bool is_forgotten;
 } evg_io;
 
 void evg_io_fired(struct ev_loop * _Nonnull, ev_io * _Nonnull, int);
@@ -267,6 +269,7 @@ EVG_INLINE void evg_io_init(
   io->is_ready = false;
   io->rests = false;
   io->has_failed = false;
+  io->is_forgotten = false;
 }
 
 // libev stops the watchers of descriptors that it finds closed, before it calls back; so whether

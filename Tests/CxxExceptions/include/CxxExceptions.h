@@ -19,7 +19,8 @@ int cxx_handle(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 int cxx_rethrow(int number, cxx_body _Nonnull body, void *_Nonnull argument);
 
 /// Throws one, and calls `body` in its handler; there throws another, and calls `body` in its
-/// handler too. Both are thrown again with `throw;`. Returns 1000 * the outer's number + the inner's.
+/// handler too. Both are thrown again with `throw;`. Returns 1000 * the outer's number + the
+/// inner's.
 int cxx_nest(int outer, int inner, cxx_body _Nonnull body, void *_Nonnull argument);
 
 /// Throws one, and calls `body` in a destructor on its way. Returns 100 * the number of exceptions

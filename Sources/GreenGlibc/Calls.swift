@@ -1,0 +1,1 @@
+../GreenCalls/Calls.swift
