@@ -21,7 +21,7 @@ struct ContractTests {
     }
     let (actual, turns) = try await runGreen {
       var story = ""
-      let turns = try turns { story = script.run() }
+      let turns = try turnsOfOthers { story = script.run() }
       return (story, turns)
     }
     #expect(actual == expected)

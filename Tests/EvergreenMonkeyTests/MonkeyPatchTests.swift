@@ -70,9 +70,9 @@ struct MonkeyPatchTests {
   @Test func originalCallsBlock() async throws {
     try await runGreen {
       let original = MonkeyPatch.original
-      let blocked = try turns { #expect(original.usleep(20_000) == 0) }
+      let blocked = try turnsOfOthers { #expect(original.usleep(20_000) == 0) }
       #expect(blocked == 0)
-      let patched = try turns { #expect(Glibc.usleep(20_000) == 0) }
+      let patched = try turnsOfOthers { #expect(Glibc.usleep(20_000) == 0) }
       #expect(patched > 0)
     }
   }
@@ -80,7 +80,7 @@ struct MonkeyPatchTests {
   @Test func aGreenletMayGoWithoutThePatch() async throws {
     struct Odd: Error {}
     try await runGreen {
-      let blocked = try turns {
+      let blocked = try turnsOfOthers {
         MonkeyPatch.withoutPatching {
           _ = Glibc.usleep(10_000)
           MonkeyPatch.withoutPatching { _ = Glibc.usleep(10_000) }
@@ -89,10 +89,10 @@ struct MonkeyPatchTests {
       }
       #expect(blocked == 0)
       #expect(throws: Odd.self) { try MonkeyPatch.withoutPatching { throw Odd() } }
-      let afterwards = try turns { _ = Glibc.usleep(20_000) }
+      let afterwards = try turnsOfOthers { _ = Glibc.usleep(20_000) }
       #expect(afterwards > 0)
       // What it spawns is patched.
-      let child = try turns {
+      let child = try turnsOfOthers {
         let child = MonkeyPatch.withoutPatching { spawn { _ = Glibc.usleep(20_000) } }
         try child.join()
       }
@@ -109,9 +109,9 @@ struct MonkeyPatchTests {
       pthread_sigmask(SIG_UNBLOCK, &mask, nil)
       let before = signal(SIGUSR1) { _ in _ = Glibc.usleep(20_000) }
       defer { signal(SIGUSR1, before) }
-      let blocked = try turns { raise(SIGUSR1) }
+      let blocked = try turnsOfOthers { raise(SIGUSR1) }
       #expect(blocked == 0)
-      let afterwards = try turns { _ = Glibc.usleep(20_000) }
+      let afterwards = try turnsOfOthers { _ = Glibc.usleep(20_000) }
       #expect(afterwards > 0)
     }
   }

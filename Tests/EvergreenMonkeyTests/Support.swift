@@ -4,7 +4,7 @@
 import EvergreenHub
 
 /// How often another greenlet had a turn while `body` ran.
-func turns(during body: () throws -> Void) throws -> Int {
+func turnsOfOthers(during body: () throws -> Void) throws -> Int {
   var turns = 0
   let other = spawn {
     while true {
