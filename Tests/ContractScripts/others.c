@@ -307,7 +307,7 @@ SCRIPT(lock_bad) {
   CALL(flock(-1, LOCK_EX));
   CALL(flock(file, 77));
   CALL(fcntl(file, F_SETLKW, &range));
-  CALL(fcntl(file, F_SETLKW, (void *)8));
+  CALL_BADLY(fcntl(file, F_SETLKW, (void *)8));
   CALL(fcntl(-1, F_SETLKW, &range));
   CALL(lockf(file, 77, 0));
   CALL(lockf(-1, F_LOCK, 0));

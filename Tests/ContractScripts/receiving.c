@@ -154,9 +154,9 @@ SCRIPT(recv_bad) {
   close(file), close(unconnected), close(listener);
   make_pair(SOCK_STREAM, ends);
   write_hello(ends[1], 0);
-  CALL(recv(ends[0], (void *)8, sizeof buffer, 0));
-  CALL(recvmsg(ends[0], (void *)8, 0));
-  CALL(recvmmsg(ends[0], (void *)8, 1, 0, NULL));
+  CALL_BADLY(recv(ends[0], (void *)8, sizeof buffer, 0));
+  CALL_BADLY(recvmsg(ends[0], (void *)8, 0));
+  CALL_BADLY(recvmmsg(ends[0], (void *)8, 1, 0, NULL));
   CALL(recv(ends[0], buffer, 0, 0));
   CLOSE(ends);
 }
@@ -482,11 +482,11 @@ SCRIPT(read_bad) {
   CALL(read(-1, buffer, sizeof buffer));
   CALL(read(1 << 20, buffer, sizeof buffer));
   CALL(read(ends[1], buffer, sizeof buffer));
-  CALL(read(ends[0], (void *)8, 4));
-  struct iovec vector[] = {{buffer, 4}, {(void *)8, 4}};
+  CALL_BADLY(read(ends[0], (void *)8, 4));
+  struct iovec vector[] = {{buffer, 4}, {buffer, 4}};
   CALL(readv(ends[0], vector, -1));
   CALL(readv(ends[0], vector, 2000));
-  CALL(readv(ends[0], (void *)8, 2));
+  CALL_BADLY(readv(ends[0], (void *)8, 2));
   CLOSE(ends);
 }
 

@@ -55,6 +55,13 @@ void tell_bytes(contract_log *log, const void *bytes, long count);
     result_;                                                                                       \
   })
 
+/// The same with addresses that are none. The sanitizers look there before the kernel says EFAULT.
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define CALL_BADLY(call) ((void)0)
+#else
+#define CALL_BADLY(call) CALL(call)
+#endif
+
 /// The same for one that fills `buffer`.
 #define CALL_FILLING(buffer, call)                                                                 \
   ({                                                                                               \

@@ -50,8 +50,8 @@ SCRIPT(poll_bad) {
   struct pollfd fds[] = {{1 << 20, POLLIN, 0}, {-5, POLLIN, 0}};
   CALL(poll(fds, 2, -1));
   tell_events(log, fds, 2);
-  CALL(poll((void *)8, 1, -1));
-  CALL(poll(fds, (nfds_t)1 << 30, -1));
+  CALL_BADLY(poll((void *)8, 1, -1));
+  CALL_BADLY(poll(fds, (nfds_t)1 << 30, -1));
   const struct timespec wrong = {0, 2000000000}, before = {-1, 0};
   CALL(ppoll(fds, 2, &wrong, NULL));
   CALL(ppoll(fds, 2, &before, NULL));
@@ -455,7 +455,7 @@ SCRIPT(select_bad) {
   CALL(select(-1, &reading, NULL, NULL, &time));
   CALL(select(1, &reading, NULL, NULL, &wrong));
   FD_ZERO(&reading);
-  CALL(select(1, (fd_set *)8, NULL, NULL, &time));
+  CALL_BADLY(select(1, (fd_set *)8, NULL, NULL, &time));
   const struct timespec strange = {0, 2000000000};
   CALL(pselect(0, NULL, NULL, NULL, &strange, NULL));
 }
@@ -569,7 +569,7 @@ SCRIPT(sleep_bad) {
   struct timespec wrong = {0, 1000000000}, before = {-1, 0};
   CALL(nanosleep(&wrong, NULL));
   CALL(nanosleep(&before, NULL));
-  CALL(nanosleep((void *)8, NULL));
+  CALL_BADLY(nanosleep((void *)8, NULL));
   CALL(clock_nanosleep(CLOCK_MONOTONIC, 0, &wrong, NULL));
   CALL(clock_nanosleep(77, 0, &before, NULL));
   CALL(clock_nanosleep(CLOCK_THREAD_CPUTIME_ID, 0, &before, NULL));

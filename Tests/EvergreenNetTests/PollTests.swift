@@ -83,6 +83,7 @@ private func eventCounter() -> Int32 {
   @Test func waitsUntilOneIsReadyAndTheOthersRunMeanwhile() async throws {
     try await runGreen {
       let pipes = try (0..<4).map { _ in try Pipe() }
+      defer { withExtendedLifetime(pipes) {} }  // which closes them
       let poller = spawn { try poll(pipes.map { PollRequest($0.reading, .read) }) }
       try idle()
       #expect(!poller.isReady)
