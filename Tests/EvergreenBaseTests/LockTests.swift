@@ -42,6 +42,7 @@ import Darwin
       let one = Lock((0, 0))
       let other = Lock((0, 0))
       let isOver = Atomic(false)
+      let rounds = Lock([0, 0, 0])
       let threads = (0..<3).map { number in
         startThread {
           while !isOver.load(ordering: .relaxed) {
@@ -62,9 +63,12 @@ import Darwin
               let short = Lock(number)
               short.withLock { $0 += 1 }
             }
+            rounds.withLock { $0[number] += 1 }
           }
         }
       }
+      // A type that another thread is about to make would never be made in the child.
+      while rounds.withLock({ $0.contains(0) }) { usleep(1000) }
       for _ in 0..<100 {
         let child = forkProcess()
         if child == 0 {
