@@ -10,6 +10,7 @@
 #include "green.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -267,13 +268,28 @@ static inquiry *inquire(
   return has_run(&new->job) ? new : NULL;
 }
 
+static __thread inquiry *last_by_name, *last_by_address;
+
+static void forget_answers(void *unused) {
+  (void)unused;
+  if (last_by_name) free_inquiry(last_by_name);
+  if (last_by_address) free_inquiry(last_by_address);
+  last_by_name = last_by_address = NULL;
+}
+
+static pthread_key_t end_of_thread;
+static void make_key(void) { pthread_key_create(&end_of_thread, forget_answers); }
+
 /// For those that answer with memory of their own: it is good until the thread's next question of
-/// this kind.
+/// this kind, or its end.
 static struct hostent *answer_with_own_memory(inquiry **last, inquiry *inquiry) {
   if (!inquiry) {
     h_errno = errno == ENOMEM ? NETDB_INTERNAL : TRY_AGAIN;
     return NULL;
   }
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, make_key);
+  pthread_setspecific(end_of_thread, &last_by_name);
   if (*last) free_inquiry(*last);
   *last = inquiry;
   if (!inquiry->is_found) h_errno = inquiry->problem;
@@ -281,7 +297,6 @@ static struct hostent *answer_with_own_memory(inquiry **last, inquiry *inquiry) 
   return inquiry->is_found ? &inquiry->entry : NULL;
 }
 
-static __thread inquiry *last_by_name, *last_by_address;
 enum { FIRST_SIZE = 2048 };
 
 struct hostent *evg_green_gethostbyname(const char *name) {

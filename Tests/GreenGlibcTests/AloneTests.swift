@@ -19,9 +19,13 @@ struct AloneTests {
       #expect(pclose(stream) == 0)
       return lines.map { String($0.dropLast()) }
     }
+    // The sanitizers take over some of the names themselves.
     let names = ["read", "poll", "usleep", "close", "sigaction"]
+    if !Sanitizer.any {
+      #expect(Array(lines.prefix(names.count)) == names.map { "\($0) is libc's: true" })
+    }
     #expect(
-      lines == names.map { "\($0) is libc's: true" } + [
+      Array(lines.dropFirst(names.count)) == [
         "read 1 green", "closed true", "usleep 0 green",
         "wait true green", "status 3", "wait true green", "status 4", "no child true",
         "lockf 0 green", "ended true", "F_SETLKW 0 green", "ended true",
