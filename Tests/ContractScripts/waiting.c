@@ -164,7 +164,7 @@ SCRIPT(ppoll_late) {
 
 // MARK: Signals
 
-static volatile sig_atomic_t seen;
+static atomic_int seen;  // by handlers
 static void note(int signal) { seen += signal == SIGUSR1 ? 1 : 100; }
 
 /// Has SIGUSR1 handled by `note`, and what was before kept in `before`.

@@ -17,7 +17,7 @@ struct ContractTests {
     signal(SIGPIPE, SIG_IGN)
     MonkeyPatch.install(.all)
     let expected = await withCheckedContinuation { continuation in
-      _ = startThread { continuation.resume(returning: script.run()) }
+      pthread_detach(startThread { continuation.resume(returning: script.run()) })
     }
     let (actual, turns) = try await runGreen {
       var story = ""
