@@ -38,7 +38,9 @@ int evg_green_connect(int fd, const struct sockaddr *to, socklen_t length) {
     if (!patience.has_asked) patience.deadline = evg_limit_of(fd, POLLOUT);
     patience.has_asked = true;
     const uint64_t until = pause < patience.deadline ? pause : patience.deadline;
-    const int end = evg_is_here() ? evg_pause("room in a listener's queue", until, patience.deadline == EVG_NEVER) : 0;
+    const bool restarts = patience.deadline == EVG_NEVER;
+    const int end =
+      evg_is_here() ? evg_pause("room in a listener's queue", until, restarts) : 0;
     if (end > 0 || until != pause) {
       errno = end > 0 ? end : EAGAIN;
       return -1;

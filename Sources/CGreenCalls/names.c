@@ -248,10 +248,11 @@ static void free_inquiry(inquiry *inquiry) {
 
 static void drop_inquiry(evg_patch_job *job) { free_inquiry((inquiry *)job); }
 
-/// The answered inquiry; NULL if it could not be made, with errno set.
+/// The answered inquiry; NULL if it was refused or could not be made, with errno set.
 static inquiry *inquire(
     enum question question, const void *subject, socklen_t length, int family, size_t size,
     size_t offset, bool grows) {
+  if (evg_is_refused()) return NULL;
   inquiry *new = calloc(1, sizeof *new);
   if (!new) return NULL;
   *new = (inquiry){
@@ -301,10 +302,6 @@ enum { FIRST_SIZE = 2048 };
 
 struct hostent *evg_green_gethostbyname(const char *name) {
   if (!evg_is_here()) return real(gethostbyname)(name);
-  if (evg_is_refused()) {
-    h_errno = TRY_AGAIN;
-    return NULL;
-  }
   return answer_with_own_memory(
     &last_by_name,
     inquire(BY_NAME, name, (socklen_t)strlen(name) + 1, 0, FIRST_SIZE, 0, true));
@@ -312,10 +309,6 @@ struct hostent *evg_green_gethostbyname(const char *name) {
 
 struct hostent *evg_green_gethostbyname2(const char *name, int family) {
   if (!evg_is_here()) return real(gethostbyname2)(name, family);
-  if (evg_is_refused()) {
-    h_errno = TRY_AGAIN;
-    return NULL;
-  }
   return answer_with_own_memory(
     &last_by_name,
     inquire(
@@ -324,10 +317,6 @@ struct hostent *evg_green_gethostbyname2(const char *name, int family) {
 
 struct hostent *evg_green_gethostbyaddr(const void *address, socklen_t length, int family) {
   if (!evg_is_here()) return real(gethostbyaddr)(address, length, family);
-  if (evg_is_refused()) {
-    h_errno = TRY_AGAIN;
-    return NULL;
-  }
   return answer_with_own_memory(
     &last_by_address, inquire(BY_ADDRESS, address, length, family, FIRST_SIZE, 0, true));
 }
@@ -372,9 +361,6 @@ int evg_green_gethostbyname_r(
     const char *restrict name, struct hostent *restrict entry, char *restrict buffer, size_t size,
     struct hostent **restrict result, int *restrict problem) {
   if (!evg_is_here()) return real(gethostbyname_r)(name, entry, buffer, size, result, problem);
-  if (evg_is_refused()) {
-    return answer_with_callers_memory(NULL, entry, buffer, size, result, problem);
-  }
   return answer_with_callers_memory(
     inquire(
       BY_NAME, name, (socklen_t)strlen(name) + 1, 0, size, misalignment(buffer), false),
@@ -386,9 +372,6 @@ int evg_green_gethostbyname2_r(
     size_t size, struct hostent **restrict result, int *restrict problem) {
   if (!evg_is_here()) {
     return real(gethostbyname2_r)(name, family, entry, buffer, size, result, problem);
-  }
-  if (evg_is_refused()) {
-    return answer_with_callers_memory(NULL, entry, buffer, size, result, problem);
   }
   return answer_with_callers_memory(
     inquire(
@@ -402,9 +385,6 @@ int evg_green_gethostbyaddr_r(
     char *restrict buffer, size_t size, struct hostent **restrict result, int *restrict problem) {
   if (!evg_is_here()) {
     return real(gethostbyaddr_r)(address, length, family, entry, buffer, size, result, problem);
-  }
-  if (evg_is_refused()) {
-    return answer_with_callers_memory(NULL, entry, buffer, size, result, problem);
   }
   return answer_with_callers_memory(
     inquire(BY_ADDRESS, address, length, family, size, misalignment(buffer), false), entry, buffer,

@@ -219,7 +219,7 @@ static int call_sets_broken(int count, fd_set *reading, fd_set *writing, fd_set 
   return broken > 0 ? broken : -1;
 }
 
-/// Until something is ready; `timeout` NULL is for ever.
+/// Until something is ready, or the deadline.
 static int select_until(
     int count, fd_set *reading, fd_set *writing, fd_set *special, uint64_t deadline,
     const sigset_t *mask) {

@@ -157,8 +157,8 @@ final class PollWait {
     }
   }
 
-  fileprivate func hasFired(_ io: UnsafeMutablePointer<evg_io>, _ events: Int32) {
-    if events & evg_forgotten != 0 {
+  fileprivate func hasFired(_ io: UnsafeMutablePointer<evg_io>) {
+    if io.pointee.is_forgotten {
       closed.append(io - watches)
     } else if io.pointee.has_failed {
       isBlind = true
@@ -189,9 +189,9 @@ final class PollWait {
 }
 
 private let pollHasFired: @convention(c) (UnsafeMutablePointer<evg_io>, Int32) -> Void = {
-  io, events in
+  io, _ in
   Unmanaged<PollWait>.fromOpaque(io.pointee.context.unsafelyUnwrapped).takeUnretainedValue()
-    .hasFired(io, events)
+    .hasFired(io)
 }
 
 /// What the loop is to watch for these events; `nil` if it cannot tell them from others.

@@ -319,8 +319,8 @@ EVG_INLINE void evg_io_stop(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
 
 /// The descriptor's number is about to be closed, or stands for another file now: libev's next
 /// registration of it reaches the kernel, whatever libev believes. No system call by itself.
-/// Watchers that are still active on it end, and are called with EV_ERROR, and `evg_forgotten`, in
-/// the next pass.
+/// Watchers that are still active on it end, and are called with EV_ERROR in the next pass; of
+/// descriptor watches `is_forgotten` is set.
 void evg_forget_descriptor(evg_loop * _Nonnull loop, int32_t fd);
 
 /// A descriptor that can be read while poll(2) would report anything of those that were added to it:
@@ -415,7 +415,6 @@ EVG_INLINE bool evg_async_is_pending(ev_async * _Nonnull watcher) {
 static const int32_t evg_read = EV_READ;
 static const int32_t evg_write = EV_WRITE;
 static const int32_t evg_error = (int32_t)EV_ERROR;
-static const int32_t evg_forgotten = EV_CUSTOM;
 
 /// One more than the highest signal.
 static const int32_t evg_signal_count = NSIG;
