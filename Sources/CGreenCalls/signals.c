@@ -12,6 +12,7 @@
 #ifdef __linux__
 
 #include "green.h"
+#include "parking.h"
 
 #include <string.h>
 
@@ -130,9 +131,9 @@ void evg_wait_end(evg_wait *wait) {
 bool evg_interrupt_waits(void) {
   static __thread uint32_t runs_seen;
   evg_handlers = 0;
-  if (runs == runs_seen) return false;
+  bool is_any = evg_take_in_woken();
+  if (runs == runs_seen) return is_any;
   runs_seen = runs;
-  bool is_any = false;
   for (evg_wait *wait = waits; wait; wait = wait->next) {
     if (wait->runs == (wait->restarts ? breaking_runs : runs)) continue;
     wait->context->is_interrupted = true;

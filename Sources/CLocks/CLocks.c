@@ -10,6 +10,7 @@
 enum { MOST_HOOKS = 16 };
 
 volatile uint32_t evg_fork_counter = 0;
+__thread uint32_t evg_lock_calls;
 
 // Guards what follows.
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
@@ -18,30 +19,30 @@ static void (*hooks[MOST_HOOKS])(void);
 static int hook_count;
 
 static void give_back_until(const evg_lock *end) {
-  for (evg_lock *lock = first; lock != end; lock = lock->next) pthread_mutex_unlock(&lock->mutex);
+  for (evg_lock *lock = first; lock != end; lock = lock->next) evg_lock_give(lock);
 }
 
 static void before_fork(void) {
   for (;;) {
-    pthread_mutex_lock(&guard);
+    evg_mutex_take(&guard);
     evg_lock *lock = first;
     while (lock && pthread_mutex_trylock(&lock->mutex) == 0) lock = lock->next;
     if (!lock) return;
     give_back_until(lock);
-    pthread_mutex_unlock(&guard);
+    evg_mutex_give(&guard);
     nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
   }
 }
 
 static void after_fork_in_parent(void) {
   give_back_until(NULL);
-  pthread_mutex_unlock(&guard);
+  evg_mutex_give(&guard);
 }
 
 static void after_fork_in_child(void) {
   evg_fork_counter += 1;
   give_back_until(NULL);
-  pthread_mutex_unlock(&guard);
+  evg_mutex_give(&guard);
   // No other thread runs here, so nothing changes meanwhile.
   for (int i = 0; i < hook_count; i++) hooks[i]();
 }
@@ -58,26 +59,26 @@ static void prepare_once(void) {
 void evg_lock_init(evg_lock *lock) {
   prepare_once();
   pthread_mutex_init(&lock->mutex, NULL);
-  pthread_mutex_lock(&guard);
+  evg_mutex_take(&guard);
   lock->previous = NULL;
   lock->next = first;
   if (first) first->previous = lock;
   first = lock;
-  pthread_mutex_unlock(&guard);
+  evg_mutex_give(&guard);
 }
 
 void evg_lock_destroy(evg_lock *lock) {
-  pthread_mutex_lock(&guard);
+  evg_mutex_take(&guard);
   if (lock->previous) lock->previous->next = lock->next;
   else first = lock->next;
   if (lock->next) lock->next->previous = lock->previous;
-  pthread_mutex_unlock(&guard);
+  evg_mutex_give(&guard);
   pthread_mutex_destroy(&lock->mutex);
 }
 
 void evg_on_fork(void (*hook)(void)) {
   prepare_once();
-  pthread_mutex_lock(&guard);
+  evg_mutex_take(&guard);
   int i = 0;
   while (i < hook_count && hooks[i] != hook) i++;
   if (i == MOST_HOOKS) {
@@ -86,5 +87,5 @@ void evg_on_fork(void (*hook)(void)) {
   }
   hooks[i] = hook;
   if (i == hook_count) hook_count++;
-  pthread_mutex_unlock(&guard);
+  evg_mutex_give(&guard);
 }

@@ -76,6 +76,14 @@ SYMBOL(epoll_wait, int, hook_epoll_wait, int fd, struct epoll_event *events, int
   }
 EVG_ENDING_FUNCTIONS(ENDING_HOOK)
 
+#define LOCK_HOOK(...) HOOK(EVG_PATCH_LOCKS, __VA_ARGS__)
+EVG_LOCK_FUNCTIONS(LOCK_HOOK)
+EVG_FREEING_FUNCTIONS(ENDING_HOOK)
+
+SYMBOL(sched_yield, int, hook_sched_yield, void) {
+  return evg_is_green(EVG_PATCH_LOCKS) ? evg_green_sched_yield() : real(sched_yield)();
+}
+
 // With a position or with flags of their own: the position rules out whatever could wait.
 
 SYMBOL(preadv2, ssize_t, hook_preadv2, int fd, const struct iovec *vector, int count,
@@ -148,6 +156,52 @@ ALIAS(__nanosleep, int, nanosleep, const struct timespec *, struct timespec *)
 ALIAS(__waitpid, pid_t, waitpid, pid_t, int *, int)
 ALIAS(__close, int, close, int)
 ALIAS(__dup2, int, dup2, int, int)
+
+// C's own threads: libc's are those of POSIX, with other results.
+
+/// <threads.h> has these as an enumeration, which not every libc shows.
+static int told_in_c(int error) {
+  enum { SUCCESS, BUSY, ERROR, NO_MEMORY, TIMED_OUT };
+  switch (error) {
+    case 0: return SUCCESS;
+    case EBUSY: return BUSY;
+    case ENOMEM: return NO_MEMORY;
+    case ETIMEDOUT: return TIMED_OUT;
+    default: return ERROR;
+  }
+}
+
+#define C_ALIAS(alias, name, ...)                                                                  \
+  SYMBOL(alias, int, hook_##alias, EVG_PARAMETERS(__VA_ARGS__)) {                                  \
+    return told_in_c(hook_##name(EVG_ARGUMENTS(__VA_ARGS__)));                                     \
+  }
+C_ALIAS(mtx_lock, pthread_mutex_lock, pthread_mutex_t *)
+C_ALIAS(mtx_trylock, pthread_mutex_trylock, pthread_mutex_t *)
+C_ALIAS(mtx_timedlock, pthread_mutex_timedlock, pthread_mutex_t *, const struct timespec *)
+C_ALIAS(mtx_unlock, pthread_mutex_unlock, pthread_mutex_t *)
+C_ALIAS(cnd_wait, pthread_cond_wait, pthread_cond_t *, pthread_mutex_t *)
+C_ALIAS(cnd_timedwait, pthread_cond_timedwait, pthread_cond_t *, pthread_mutex_t *,
+        const struct timespec *)
+C_ALIAS(cnd_signal, pthread_cond_signal, pthread_cond_t *)
+C_ALIAS(cnd_broadcast, pthread_cond_broadcast, pthread_cond_t *)
+
+SYMBOL(thrd_join, int, hook_thrd_join, pthread_t thread, int *result) {
+  void *value = NULL;
+  const int error = hook_pthread_join(thread, &value);
+  if (error == 0 && result) *result = (int)(intptr_t)value;
+  return told_in_c(error);
+}
+
+SYMBOL(thrd_sleep, int, hook_thrd_sleep, const struct timespec *time, struct timespec *rest) {
+  const int error = hook_clock_nanosleep(CLOCK_REALTIME, 0, time, rest);
+  return error == 0 ? 0 : error == EINTR ? -1 : -2;
+}
+
+SYMBOL(thrd_yield, void, hook_thrd_yield, void) { hook_sched_yield(); }
+
+SYMBOL(call_once, void, hook_call_once, pthread_once_t *once, void (*routine)(void)) {
+  hook_pthread_once(once, routine);
+}
 
 extern _Noreturn void __chk_fail(void);
 

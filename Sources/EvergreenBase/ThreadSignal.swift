@@ -85,7 +85,7 @@ package final class ThreadSignal: @unchecked Sendable {
     }
     return withMutex {
       while count == generation {
-        if pthread_cond_timedwait(condition, &mutex.pointee.mutex, &end) != 0 {
+        if evg_lock_wait(mutex, condition, &end) != 0 {
           return count != generation
         }
       }

@@ -111,7 +111,7 @@ extension Hub {
   ///
   /// - Returns: Whether the deadline has come, whatever came before it.
   @inline(__always)
-  func suspend(
+  package func suspend(
     _ context: UnsafeMutablePointer<evg_context>, for reason: WaitReason, until deadline: Deadline
   ) -> Bool {
     context.pointee.wait_text = reason.text

@@ -98,7 +98,7 @@ package final class MailboxCore: @unchecked Sendable {
     }
   }
 
-  func wakeHub() {
+  package func wakeHub() {
     state.withLock { if $0.isReachable { loop.interrupt() } }
   }
 

@@ -22,8 +22,13 @@ package struct WaitReason: CustomStringConvertible {
     self.argument = argument
   }
 
-  /// - Parameter text: It lives for ever.
-  package init(cString text: UnsafePointer<CChar>) { self.init(text, WaitReason.noArgument) }
+  /// - Parameters:
+  ///   - text: It lives for ever.
+  ///   - argument: Shown behind it.
+  package init(cString text: UnsafePointer<CChar>, _ argument: Int64 = WaitReason.noArgument) {
+    self.text = text
+    self.argument = argument
+  }
 
   init?(of context: UnsafeMutablePointer<evg_context>) {
     guard let text = context.pointee.wait_text else { return nil }
@@ -31,16 +36,11 @@ package struct WaitReason: CustomStringConvertible {
     argument = context.pointee.wait_argument
   }
 
-  private init(_ text: UnsafePointer<CChar>, _ argument: Int64) {
-    self.text = text
-    self.argument = argument
-  }
-
   /// The same for a wait for a descriptor watch, whose descriptor is shown. The watch can be found
   /// by it, in the child of a fork, without a place of its own.
   @inline(__always)
   func watching(_ io: UnsafeMutablePointer<evg_io>) -> WaitReason {
-    WaitReason(text, -Int64(Int(bitPattern: io)))
+    WaitReason(cString: text, -Int64(Int(bitPattern: io)))
   }
 
   /// What is waited for, if it is a descriptor watch.

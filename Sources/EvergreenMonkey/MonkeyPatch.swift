@@ -49,7 +49,14 @@ public enum MonkeyPatch {
     /// locks by `fcntl`. Regular files are read and written as ever.
     public static let files = Families(rawValue: UInt32(EVG_PATCH_FILES))
 
-    /// All of them.
+    /// Mutexes, read-write locks, conditions and semaphores of threads, `pthread_join`,
+    /// `pthread_once`, and their counterparts in C11 and C++. Apart from ``all``, for it touches
+    /// every library: a greenlet that waits for a mutex lets others run, which may surprise code
+    /// that holds another one meanwhile. Mutexes that know their owner belong to the greenlet then,
+    /// not to the thread; what a greenlet takes before it is installed belongs to the thread.
+    public static let locks = Families(rawValue: UInt32(EVG_PATCH_LOCKS))
+
+    /// All of them but ``locks``.
     public static let all: Families = [.sockets, .dns, .time, .select, .process, .files]
   }
 
@@ -72,10 +79,11 @@ public enum MonkeyPatch {
     evg_patch_set(evg_patch_families() | families.rawValue)
   }
 
-  /// Ends the patch of these families. Greenlets that wait in a patched call stay there until it ends.
+  /// Ends the patch of these families, or of all. Greenlets that wait in a patched call stay there
+  /// until it ends.
   ///
   /// > Switch point: No.
-  public static func uninstall(_ families: Families = .all) {
+  public static func uninstall(_ families: Families = [.all, .locks]) {
     evg_patch_set(evg_patch_families() & ~families.rawValue)
   }
 

@@ -22,7 +22,8 @@ package enum GreenWaiting {
     hub.initialize(
       to: evg_patch_hub(
         now: { Hub.current.readClock() }, wait: waitForDescriptor, wait_any: waitForAny,
-        pause: pause, run: runElsewhere,
+        pause: pause, suspend: suspend, leave: leave, door: door, wake_other: wakeOther,
+        run: runElsewhere,
         give_turn: giveTurn, refusal: refusal, wake_hub: wakeHub, has_resolver: hasResolver,
         resolve: resolve, forget: forget))
     evg_patch_hub_set(hub)
@@ -99,6 +100,23 @@ private let pause: @convention(c) (UnsafePointer<CChar>, UInt64) -> Int32 = { re
     enlist: { _ in },
     delist: { _ in })
   return end(of: greenlet)
+}
+
+private let suspend: @convention(c) (UnsafePointer<CChar>, Int64, UInt64) -> Bool = {
+  reason, argument, deadline in
+  Hub.current.suspend(
+    evg_current()!, for: WaitReason(cString: reason, argument),
+    until: Deadline(nanoseconds: deadline))
+}
+
+private let leave: @convention(c) () -> Int32 = { reason(of: Greenlet.current) }
+
+private let door: @convention(c) () -> UnsafeMutableRawPointer = {
+  Unmanaged.passUnretained(Hub.current.backDoor).toOpaque()
+}
+
+private let wakeOther: @convention(c) (UnsafeMutableRawPointer) -> Void = { door in
+  Unmanaged<MailboxCore>.fromOpaque(door).takeUnretainedValue().wakeHub()
 }
 
 private let runElsewhere: @convention(c) (UnsafeMutablePointer<evg_patch_job>) -> Int32 = { job in

@@ -201,7 +201,7 @@ void make_small(int fd) {
 
 // MARK: All of them
 
-#define SCRIPTS(S, W)                                                                              \
+#define SCRIPTS(S, W, L)                                                                            \
   S(recv_ready) W(recv_late) W(recv_end) W(recv_reset) W(recv_pieces) W(recv_all)                  \
   W(recv_all_until_end) W(recv_all_time_limit) W(recv_peek) W(recv_peek_all) W(recv_time_limit)    \
   S(recv_not_blocking) S(recv_bad) S(recv_flags) W(recv_datagram) W(recvfrom_datagram)             \
@@ -231,14 +231,19 @@ void make_small(int fd) {
   S(names_numeric) W(names_local) W(names_unknown) W(names_back) W(hosts) W(hosts_reentrant)       \
   W(wait_late) S(wait_ready) S(wait_bad) W(wait_any) W(wait_stopped) W(wait_id) W(wait_usage)      \
   S(run_vfork) W(run_system) W(run_popen)                                                                       \
-  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad)
+  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad)                                            \
+  L(mutex_free) L(mutex_late) L(mutex_kinds) L(mutex_time_limit) L(mutex_robust) L(mutex_bad)      \
+  L(shared_lock_late) L(shared_lock_time_limit) L(condition_late) L(condition_time_limit)          \
+  L(condition_both_ways) L(condition_bad) L(semaphore_late) L(semaphore_time_limit)                \
+  L(semaphore_signal) L(join_late) L(join_bad) L(once_late) L(spin_late) L(locks_in_c)
 
 #define DECLARE(name) SCRIPT(name);
-SCRIPTS(DECLARE, DECLARE)
+SCRIPTS(DECLARE, DECLARE, DECLARE)
 
-#define AT_ONCE(name) {#name, script_##name, false},
-#define WAITING(name) {#name, script_##name, true},
-static const contract_script all[] = {SCRIPTS(AT_ONCE, WAITING)};
+#define AT_ONCE(name) {#name, script_##name, false, false},
+#define WAITING(name) {#name, script_##name, true, false},
+#define LOCKING(name) {#name, script_##name, true, true},
+static const contract_script all[] = {SCRIPTS(AT_ONCE, WAITING, LOCKING)};
 const contract_script *const contract_scripts = all;
 const int contract_script_count = sizeof all / sizeof all[0];
 

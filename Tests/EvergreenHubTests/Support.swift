@@ -31,6 +31,8 @@ final class SharedLog: Sendable {
 
   var entries: [String] { state.withLock { $0 } }
 
+  func has(_ part: String) -> Bool { entries.contains { $0.contains(part) } }
+
   func add(_ entry: String) { state.withLock { $0.append(entry) } }
 }
 
@@ -63,18 +65,27 @@ func compute(for duration: Duration) {
   while ContinuousClock.now < end {}
 }
 
+/// Computes until the watchdog has told of it, which a busy machine may delay, and on: it tells once.
+func compute(until isTold: () -> Bool) {
+  let end = ContinuousClock.now.advanced(by: longest)
+  while !isTold(), ContinuousClock.now < end {}
+  compute(for: .milliseconds(300))
+}
+
+let longest = Duration.seconds(30)
+
 /// Blocks the thread in a call. What the watchdog sees of it is the same each time.
 @inline(never)
-func block(for duration: Duration) {
+func block(for duration: Duration = longest, until isTold: () -> Bool = { false }) {
   let end = ContinuousClock.now.advanced(by: duration)
-  while ContinuousClock.now < end { usleep(500_000) }
+  repeat { usleep(500_000) } while !isTold() && ContinuousClock.now < end
 }
 
 /// The same in another place, and so different that the compiler does not make one function of both.
 @inline(never)
-func blockElsewhere(for duration: Duration) {
-  let end = ContinuousClock.now.advanced(by: duration)
-  while ContinuousClock.now < end { _ = poll(nil, 0, 500) }
+func blockElsewhere(until isTold: () -> Bool) {
+  let end = ContinuousClock.now.advanced(by: longest)
+  repeat { _ = poll(nil, 0, 500) } while !isTold() && ContinuousClock.now < end
 }
 
 /// A thread that is joined by whoever started it.

@@ -19,7 +19,7 @@ struct WatchdogTests {
         Hub.current.blockingThreshold = .milliseconds(50)
         try #require(Hub.current.blockingThreshold == .milliseconds(50))
         let other = spawn { try sleep(for: .seconds(3600)) }
-        let culprit = spawn { compute(for: .milliseconds(1500)) }
+        let culprit = spawn { compute { !log.entries.isEmpty } }
         culprit.name = "culprit"
         try culprit.join()
         try sleep(for: .milliseconds(20))
@@ -41,7 +41,7 @@ struct WatchdogTests {
       Hub.onBlocked { log.add($0) }
       try await runGreenInChild {
         Hub.current.blockingThreshold = .milliseconds(50)
-        let culprit = spawn { compute(for: .milliseconds(1500)) }
+        let culprit = spawn { compute { !log.entries.isEmpty } }
         culprit.name = "culprit"
         try culprit.join()
         try #require(log.entries.count == 1, "\(log.entries)")
@@ -59,7 +59,7 @@ struct WatchdogTests {
         let timer = Hub.current.eventLoop.timer(after: .zero)
         let hasFired = Box(false)
         timer.start {
-          compute(for: .milliseconds(1500))
+          compute { !log.entries.isEmpty }
           hasFired.value = true
         }
         while !hasFired.value { try Greenlet.yield() }
@@ -77,7 +77,7 @@ struct WatchdogTests {
         Hub.current.blockingThreshold = .milliseconds(50)
         let other = spawn { try sleep(for: .seconds(3600)) }
         try sleep(for: .milliseconds(1))
-        compute(for: .milliseconds(1500))
+        compute { !log.entries.isEmpty }
         try other.kill()
         try #require(log.entries.count == 1, "\(log.entries)")
         try #require(log.entries[0].hasPrefix("the main greenlet"), "\(log.entries)")
@@ -92,13 +92,13 @@ struct WatchdogTests {
       try await runGreenInChild {
         Hub.current.blockingThreshold = .milliseconds(50)
         let other = spawn { try sleep(for: .seconds(3600)) }
-        for _ in 0..<2 {
+        for isFirst in [true, false] {
           try sleep(for: .milliseconds(100))
-          block(for: .milliseconds(1500))
+          block(for: isFirst ? longest : .milliseconds(1500)) { isFirst && !log.entries.isEmpty }
         }
         try sleep(for: .milliseconds(1))
         try #require(log.entries.count == 1, "\(log.entries)")
-        blockElsewhere(for: .milliseconds(1500))
+        blockElsewhere { log.entries.count > 1 }
         try sleep(for: .milliseconds(1))
         try other.kill()
         try #require(log.entries.count == 2, "\(log.entries)")
@@ -174,8 +174,8 @@ struct WatchdogTests {
             spawn { try sleep(for: .seconds(3600)) }
             let culprit =
               number == 0
-              ? spawn { block(for: .milliseconds(1500)) }
-              : spawn { blockElsewhere(for: .milliseconds(1500)) }
+              ? spawn { block { log.has("culprit 0") } }
+              : spawn { blockElsewhere { log.has("culprit 1") } }
             culprit.name = "culprit \(number)"
             _ = try? culprit.join()
           }

@@ -16,6 +16,8 @@ struct ContractTests {
   func patchedCallsAnswerAsLibcsOwn(_ script: Script) async throws {
     signal(SIGPIPE, SIG_IGN)
     MonkeyPatch.install(.all)
+    if script.isOfLocks { MonkeyPatch.install(.locks) }
+    defer { MonkeyPatch.uninstall(.locks) }
     let expected = await withCheckedContinuation { continuation in
       pthread_detach(startThread { continuation.resume(returning: script.run()) })
     }
@@ -36,6 +38,7 @@ struct Script: Sendable, CustomTestStringConvertible {
   static var all: [Script] { (0..<Int(contract_script_count)).map { Script(index: $0) } }
 
   var waits: Bool { contract_scripts[index].waits }
+  var isOfLocks: Bool { contract_scripts[index].locks }
   var testDescription: String { String(cString: contract_scripts[index].name) }
 
   func run() -> String {

@@ -29,6 +29,7 @@ enum {
   EVG_PATCH_SELECT = 1 << 3,
   EVG_PATCH_PROCESS = 1 << 4,
   EVG_PATCH_FILES = 1 << 5,  // pipes, terminals and others that are no sockets; locks of files
+  EVG_PATCH_LOCKS = 1 << 6,  // mutexes, conditions, semaphores, ends of threads
 };
 
 /// The end of a wait, beside an errno.
@@ -60,6 +61,15 @@ typedef struct evg_patch_hub {
   int (*_Nonnull wait_any)(void *_Nullable pollfds, size_t count, uint64_t deadline);
   /// Until the deadline.
   int (*_Nonnull pause)(const char *_Nonnull reason, uint64_t deadline);
+  /// Until something wakes the calling greenlet, or the deadline. True if that has come, whatever
+  /// came before it.
+  bool (*_Nonnull suspend)(const char *_Nonnull reason, int64_t argument, uint64_t deadline);
+  /// 0, or why a wait is to end that has brought nothing: an errno.
+  int (*_Nonnull leave)(void);
+  /// The hub's door for other threads, which is there as long as a greenlet of the hub waits.
+  void *_Nonnull (*_Nonnull door)(void);
+  /// Has the hub behind a door look around soon. From any thread.
+  void (*_Nonnull wake_other)(void *_Nonnull door);
   /// Until `job` has run on another thread; it has been dropped if this answers an errno.
   int (*_Nonnull run)(evg_patch_job *_Nonnull job);
   /// Lets others run.

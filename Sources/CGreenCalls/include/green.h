@@ -222,9 +222,12 @@ int evg_flags(int fd);
   result evg_green_##name(__VA_ARGS__, uint32_t families);
 EVG_PLAIN_FUNCTIONS(EVG_GREEN)
 EVG_ENDING_FUNCTIONS(EVG_GREEN)
+EVG_LOCK_FUNCTIONS(EVG_GREEN)
+EVG_FREEING_FUNCTIONS(EVG_GREEN)
 EVG_TRANSFER_FUNCTIONS(EVG_GREEN_TRANSFER)
 #undef EVG_GREEN
 #undef EVG_GREEN_TRANSFER
+int evg_green_sched_yield(void);
 int evg_green_control(int fd, int command, void *argument, __typeof__(evg_real.fcntl) real_fcntl);
 
 // What a list of types is as parameters, and as the arguments of a call.

@@ -15,6 +15,9 @@
 #else
 #include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -115,6 +118,41 @@ struct mmsghdr {  // as <sys/socket.h> has it, which shows it to few
   F(int, dup2, int, int)                                                                           \
   F(int, dup3, int, int, int)
 
+typedef void (*evg_routine)(void);
+
+/// Locks, and whatever else threads wait for each other by.
+#define EVG_LOCK_FUNCTIONS(F)                                                                      \
+  F(int, pthread_mutex_lock, pthread_mutex_t *)                                                    \
+  F(int, pthread_mutex_trylock, pthread_mutex_t *)                                                 \
+  F(int, pthread_mutex_timedlock, pthread_mutex_t *, const struct timespec *)                      \
+  F(int, pthread_mutex_clocklock, pthread_mutex_t *, clockid_t, const struct timespec *)           \
+  F(int, pthread_rwlock_rdlock, pthread_rwlock_t *)                                                \
+  F(int, pthread_rwlock_timedrdlock, pthread_rwlock_t *, const struct timespec *)                  \
+  F(int, pthread_rwlock_clockrdlock, pthread_rwlock_t *, clockid_t, const struct timespec *)       \
+  F(int, pthread_rwlock_wrlock, pthread_rwlock_t *)                                                \
+  F(int, pthread_rwlock_timedwrlock, pthread_rwlock_t *, const struct timespec *)                  \
+  F(int, pthread_rwlock_clockwrlock, pthread_rwlock_t *, clockid_t, const struct timespec *)       \
+  F(int, pthread_cond_wait, pthread_cond_t *, pthread_mutex_t *)                                   \
+  F(int, pthread_cond_timedwait, pthread_cond_t *, pthread_mutex_t *, const struct timespec *)     \
+  F(int, pthread_cond_clockwait, pthread_cond_t *, pthread_mutex_t *, clockid_t,                   \
+    const struct timespec *)                                                                       \
+  F(int, sem_wait, sem_t *)                                                                        \
+  F(int, sem_timedwait, sem_t *, const struct timespec *)                                          \
+  F(int, sem_clockwait, sem_t *, clockid_t, const struct timespec *)                               \
+  F(int, pthread_join, pthread_t, void **)                                                         \
+  F(int, pthread_timedjoin_np, pthread_t, void **, const struct timespec *)                        \
+  F(int, pthread_clockjoin_np, pthread_t, void **, clockid_t, const struct timespec *)             \
+  F(int, pthread_spin_lock, pthread_spinlock_t *)                                                  \
+  F(int, pthread_once, pthread_once_t *, evg_routine)
+
+/// Which let others have what they wait for: greenlets that do are told, whoever calls.
+#define EVG_FREEING_FUNCTIONS(F)                                                                   \
+  F(int, pthread_mutex_unlock, pthread_mutex_t *)                                                  \
+  F(int, pthread_rwlock_unlock, pthread_rwlock_t *)                                                \
+  F(int, pthread_cond_signal, pthread_cond_t *)                                                    \
+  F(int, pthread_cond_broadcast, pthread_cond_t *)                                                 \
+  F(int, sem_post, sem_t *)
+
 /// Those whose green forms have the same type.
 #define EVG_PLAIN_FUNCTIONS(F)                                                                     \
   EVG_SOCKET_FUNCTIONS(F)                                                                          \
@@ -130,12 +168,20 @@ struct mmsghdr {  // as <sys/socket.h> has it, which shows it to few
   F(ssize_t, pwritev2, int, const struct iovec *, int, off_t, int)                                 \
   F(int, fcntl, int, int, ...)                                                                     \
   F(int, fcntl64, int, int, ...)                                                                   \
-  F(int, sigaction, int, const struct sigaction *, struct sigaction *)
+  F(int, sigaction, int, const struct sigaction *, struct sigaction *)                             \
+  F(int, sched_yield, void)                                                                        \
+  F(int, pthread_rwlock_tryrdlock, pthread_rwlock_t *)                                             \
+  F(int, pthread_rwlock_trywrlock, pthread_rwlock_t *)                                             \
+  F(int, pthread_spin_trylock, pthread_spinlock_t *)                                               \
+  F(int, pthread_tryjoin_np, pthread_t, void **)                                                   \
+  F(int, sem_trywait, sem_t *)
 
 #define EVG_REAL_FUNCTIONS(F)                                                                      \
   EVG_TRANSFER_FUNCTIONS(F)                                                                        \
   EVG_PLAIN_FUNCTIONS(F)                                                                           \
   EVG_ENDING_FUNCTIONS(F)                                                                          \
+  EVG_LOCK_FUNCTIONS(F)                                                                            \
+  EVG_FREEING_FUNCTIONS(F)                                                                         \
   EVG_OTHER_FUNCTIONS(F)
 
 #define EVG_REAL_MEMBER(result, name, ...) result (*_Nonnull name)(__VA_ARGS__);

@@ -19,20 +19,46 @@
 #define _Nullable
 #endif
 
-/// A mutex that is free in the child of a fork. Who holds it must not fork: it would wait for itself.
+/// A mutex that is free in the child of a fork. Who holds it must not fork: it would wait for
+/// itself.
 typedef struct evg_lock {
   pthread_mutex_t mutex;
   struct evg_lock *_Nullable next;
   struct evg_lock *_Nullable previous;
 } evg_lock;
 
+/// How deep the calling thread is in what is done to mutexes of the library, and in their waits.
+/// Who takes libc's functions over for others leaves these alone.
+extern __thread uint32_t evg_lock_calls __attribute__((tls_model("initial-exec")));
+
 void evg_lock_init(evg_lock *lock);
 
 /// Nobody may hold it.
 void evg_lock_destroy(evg_lock *lock);
 
-static inline void evg_lock_take(evg_lock *lock) { pthread_mutex_lock(&lock->mutex); }
-static inline void evg_lock_give(evg_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
+static inline void evg_mutex_take(pthread_mutex_t *mutex) {
+  evg_lock_calls++;
+  pthread_mutex_lock(mutex);
+  evg_lock_calls--;
+}
+
+static inline void evg_mutex_give(pthread_mutex_t *mutex) {
+  evg_lock_calls++;
+  pthread_mutex_unlock(mutex);
+  evg_lock_calls--;
+}
+
+static inline void evg_lock_take(evg_lock *lock) { evg_mutex_take(&lock->mutex); }
+static inline void evg_lock_give(evg_lock *lock) { evg_mutex_give(&lock->mutex); }
+
+/// As pthread_cond_timedwait on the mutex of a lock that the caller has.
+static inline int evg_lock_wait(
+    evg_lock *lock, pthread_cond_t *condition, const struct timespec *deadline) {
+  evg_lock_calls++;
+  const int error = pthread_cond_timedwait(condition, &lock->mutex, deadline);
+  evg_lock_calls--;
+  return error;
+}
 
 /// Only read through `evg_forks`.
 extern volatile uint32_t evg_fork_counter;

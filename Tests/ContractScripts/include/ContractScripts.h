@@ -27,6 +27,8 @@ typedef struct contract_script {
   void (*_Nonnull run)(contract_log *_Nonnull);
   /// It waits at least once, so that others must be able to run.
   bool waits;
+  /// It is about locks of threads, which are patched apart.
+  bool locks;
 } contract_script;
 
 extern const contract_script *const _Nonnull contract_scripts;
