@@ -46,7 +46,7 @@ let package = Package(
   ],
   targets: [
     .target(name: "CLocks"),
-    .target(name: "CGreenlet"),
+    .target(name: "CGreenlet", dependencies: ["CLocks"]),
     .target(name: "CLibev", dependencies: ["CLocks"], linkerSettings: [.linkedLibrary("ev")]),
     .target(name: "CSockets"),
     .target(name: "CGreenCalls", dependencies: ["CGreenlet", "CLocks"]),

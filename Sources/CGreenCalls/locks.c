@@ -25,16 +25,8 @@
 
 // MARK: Time
 
-/// The end of a wait, on the clock of the call. It is looked at in pieces, for a clock may be set.
-typedef struct limit {
-  clockid_t clock;
-  const struct timespec *time;  // NULL is never
-} limit;
-
-static const limit no_limit = {0};
-
 /// Whether it is one that libc would accept.
-static bool is_limit(limit limit) {
+static bool is_limit(evg_limit limit) {
   return !limit.time || (limit.time->tv_nsec >= 0 && limit.time->tv_nsec < 1000000000);
 }
 
@@ -42,7 +34,7 @@ static bool is_clock(clockid_t clock) {
   return clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC;
 }
 
-static uint64_t left_until(limit limit) {
+static uint64_t left_until(evg_limit limit) {
   if (!limit.time) return EVG_NEVER;
   struct timespec now;
   clock_gettime(limit.clock, &now);
@@ -55,24 +47,14 @@ static uint64_t left_until(limit limit) {
 // MARK: Waiting in general
 
 /// Whether the caller may wait here: not a vfork's child, nor the library about its own locks.
-static bool may_park(void) { return evg_lock_calls == 0 && evg_is_here(); }
+static bool may_park(void) { return evg_own_calls == 0 && evg_is_here(); }
 
 enum {
   FIRST_LOOK = 1000000,   // nanoseconds
   LAST_LOOK = 32000000,
 };
 
-/// What has to be had, by trying.
-typedef struct goal {
-  const void *key;
-  const char *reason;
-  int (*try)(void *);  // 0: it is had; EBUSY: not yet; else an error
-  void *argument;
-  bool firm;
-} goal;
-
-/// Until it is had, or `limit`. 0, ETIMEDOUT, what `try` says, or, unless it is firm, EINTR.
-static __attribute__((noinline)) int obtain(const goal *goal, limit limit) {
+__attribute__((noinline)) int evg_obtain(const evg_goal *goal, evg_limit limit) {
   if (!is_limit(limit)) return EINVAL;
   const int errno_before = errno;
   evg_parked parked;
@@ -112,7 +94,7 @@ static __attribute__((noinline)) int obtain(const goal *goal, limit limit) {
 }
 
 static inline void tell(const void *key, bool all) {
-  if (evg_is_any_parked() && evg_lock_calls == 0) evg_unpark(key, all);
+  if (evg_is_any_parked() && evg_own_calls == 0) evg_unpark(key, all);
 }
 
 // MARK: Who has a mutex
@@ -159,12 +141,16 @@ static owner **owner_of(const pthread_mutex_t *mutex) {
   return place;
 }
 
+/// A thread that has no hub yet is what will be its main greenlet.
+static const evg_context *caller(void) {
+  return evg_self.current ? evg_self.current : &evg_self.main;
+}
+
 /// Whether another greenlet of this thread has it.
 static bool is_anothers(const pthread_mutex_t *mutex) {
   if (!has_owner(mutex) || !is_this_threads(mutex)) return false;
   const owner *owner = *owner_of(mutex);
-  return owner
-    && (owner->context != evg_self.current || owner->generation != evg_self.current->generation);
+  return owner && (owner->context != caller() || owner->generation != caller()->generation);
 }
 
 static void note_owner(const pthread_mutex_t *mutex) {
@@ -175,8 +161,8 @@ static void note_owner(const pthread_mutex_t *mutex) {
     if (!*place) return;  // it belongs to the thread then
     **place = (owner){.mutex = mutex};
   }
-  (*place)->context = evg_self.current;
-  (*place)->generation = evg_self.current->generation;
+  (*place)->context = caller();
+  (*place)->generation = caller()->generation;
 }
 
 static void forget_owner(const pthread_mutex_t *mutex) {
@@ -225,28 +211,30 @@ static int try_for_a_while(pthread_mutex_t *mutex) {
     locked_;                                                                                       \
   })
 
-static __attribute__((noinline)) int lock_patiently(pthread_mutex_t *mutex, limit limit) {
+static __attribute__((noinline)) int lock_patiently(pthread_mutex_t *mutex, evg_limit limit) {
   const int result = try_for_a_while(mutex);
   if (result != EBUSY) return result;
-  return obtain(
-    &(goal){.key = mutex, .reason = "a mutex", .try = try_mutex, .argument = mutex, .firm = true},
+  return evg_obtain(
+    &(evg_goal){.key = mutex, .reason = "a mutex", .try = try_mutex, .argument = mutex,
+                .firm = true},
     limit);
 }
 
 int evg_green_pthread_mutex_lock(pthread_mutex_t *mutex) {
-  return LOCK(mutex, no_limit, real(pthread_mutex_lock)(mutex));
+  return LOCK(mutex, evg_no_limit, real(pthread_mutex_lock)(mutex));
 }
 
 int evg_green_pthread_mutex_trylock(pthread_mutex_t *mutex) { return try_mutex(mutex); }
 
 int evg_green_pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *time) {
-  return LOCK(mutex, ((limit){CLOCK_REALTIME, time}), real(pthread_mutex_timedlock)(mutex, time));
+  return LOCK(
+    mutex, ((evg_limit){CLOCK_REALTIME, time}), real(pthread_mutex_timedlock)(mutex, time));
 }
 
 int evg_green_pthread_mutex_clocklock(
     pthread_mutex_t *mutex, clockid_t clock, const struct timespec *time) {
   if (!is_clock(clock)) return real(pthread_mutex_clocklock)(mutex, clock, time);
-  return LOCK(mutex, ((limit){clock, time}), real(pthread_mutex_clocklock)(mutex, clock, time));
+  return LOCK(mutex, ((evg_limit){clock, time}), real(pthread_mutex_clocklock)(mutex, clock, time));
 }
 
 int evg_green_pthread_mutex_unlock(pthread_mutex_t *mutex) {
@@ -270,8 +258,8 @@ static int try_to_write(void *lock) { return real(pthread_rwlock_trywrlock)(lock
     int locked_ = try_(lock);                                                                      \
     if (__builtin_expect(locked_ == EBUSY, 0)) {                                                   \
       locked_ = may_park()                                                                         \
-        ? obtain(                                                                                  \
-            &(goal){.key = lock, .reason = "a read-write lock", .try = try_, .argument = lock,     \
+        ? evg_obtain(                                                                              \
+            &(evg_goal){.key = lock, .reason = "a read-write lock", .try = try_, .argument = lock, \
                     .firm = true},                                                                 \
             limit_)                                                                                \
         : (plain);                                                                                 \
@@ -281,17 +269,17 @@ static int try_to_write(void *lock) { return real(pthread_rwlock_trywrlock)(lock
 
 #define SHARED_LOCKS(kind, try_)                                                                   \
   int evg_green_pthread_rwlock_##kind##lock(pthread_rwlock_t *lock) {                              \
-    return SHARED_LOCK(lock, try_, no_limit, real(pthread_rwlock_##kind##lock)(lock));             \
+    return SHARED_LOCK(lock, try_, evg_no_limit, real(pthread_rwlock_##kind##lock)(lock));         \
   }                                                                                                \
   int evg_green_pthread_rwlock_timed##kind##lock(                                                  \
       pthread_rwlock_t *lock, const struct timespec *time) {                                       \
-    return SHARED_LOCK(lock, try_, ((limit){CLOCK_REALTIME, time}),                                \
+    return SHARED_LOCK(lock, try_, ((evg_limit){CLOCK_REALTIME, time}),                            \
                        real(pthread_rwlock_timed##kind##lock)(lock, time));                        \
   }                                                                                                \
   int evg_green_pthread_rwlock_clock##kind##lock(                                                  \
       pthread_rwlock_t *lock, clockid_t clock, const struct timespec *time) {                      \
     if (!is_clock(clock)) return real(pthread_rwlock_clock##kind##lock)(lock, clock, time);        \
-    return SHARED_LOCK(lock, try_, ((limit){clock, time}),                                         \
+    return SHARED_LOCK(lock, try_, ((evg_limit){clock, time}),                                     \
                        real(pthread_rwlock_clock##kind##lock)(lock, clock, time));                 \
   }
 SHARED_LOCKS(rd, try_to_read)
@@ -316,7 +304,7 @@ static clockid_t clock_of(const pthread_cond_t *condition) {
 ///
 /// Those who signal it in another process are not seen, and an error that is due is not to be told:
 /// then it wakes without reason, as conditions may.
-static int wait_for_signal(pthread_cond_t *condition, pthread_mutex_t *mutex, limit limit) {
+static int wait_for_signal(pthread_cond_t *condition, pthread_mutex_t *mutex, evg_limit limit) {
   const int errno_before = errno;
   const bool is_shared = condition->__data.__wrefs & IS_SHARED;
   const uint64_t longest = is_shared ? LAST_LOOK : 1000000000;
@@ -332,7 +320,7 @@ static int wait_for_signal(pthread_cond_t *condition, pthread_mutex_t *mutex, li
   const uint64_t pause = left < longest ? left : longest;
   const int end = evg_park_wait(&parked, "a condition", evg_deadline_after(pause), false);
   const bool is_woken = evg_park_leave(&parked);
-  result = LOCK(mutex, no_limit, real(pthread_mutex_lock)(mutex));
+  result = LOCK(mutex, evg_no_limit, real(pthread_mutex_lock)(mutex));
   errno = errno_before;
   if (result != 0) return result;
   return !is_woken && end == EVG_WAIT_TIME_UP && left_until(limit) == 0 ? ETIMEDOUT : 0;
@@ -340,12 +328,12 @@ static int wait_for_signal(pthread_cond_t *condition, pthread_mutex_t *mutex, li
 
 int evg_green_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex) {
   if (!may_park()) return real(pthread_cond_wait)(condition, mutex);
-  return wait_for_signal(condition, mutex, no_limit);
+  return wait_for_signal(condition, mutex, evg_no_limit);
 }
 
 int evg_green_pthread_cond_timedwait(
     pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *time) {
-  const limit limit = {clock_of(condition), time};
+  const evg_limit limit = {clock_of(condition), time};
   if (!is_limit(limit) || !may_park()) {
     return real(pthread_cond_timedwait)(condition, mutex, time);
   }
@@ -355,7 +343,7 @@ int evg_green_pthread_cond_timedwait(
 int evg_green_pthread_cond_clockwait(
     pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
     const struct timespec *time) {
-  const limit limit = {clock, time};
+  const evg_limit limit = {clock, time};
   if (!is_clock(clock) || !is_limit(limit) || !may_park()) {
     return real(pthread_cond_clockwait)(condition, mutex, clock, time);
   }
@@ -363,7 +351,7 @@ int evg_green_pthread_cond_clockwait(
 }
 
 int evg_green_pthread_cond_signal(pthread_cond_t *condition) {
-  if (evg_is_any_parked() && evg_lock_calls == 0 && evg_unpark(condition, false) > 0) return 0;
+  if (evg_is_any_parked() && evg_own_calls == 0 && evg_unpark(condition, false) > 0) return 0;
   return real(pthread_cond_signal)(condition);
 }
 
@@ -381,11 +369,11 @@ static int try_semaphore(void *semaphore) {
 
 /// Answers as the calls do. Errors that are due are told as what all code is prepared for: a
 /// signal.
-static int take_semaphore(sem_t *semaphore, limit limit, int first) {
+static int take_semaphore(sem_t *semaphore, evg_limit limit, int first) {
   if (first == EBUSY) {
     if (evg_is_refused()) first = EINTR;
-    else first = obtain(
-      &(goal){.key = semaphore, .reason = "a semaphore", .try = try_semaphore,
+    else first = evg_obtain(
+      &(evg_goal){.key = semaphore, .reason = "a semaphore", .try = try_semaphore,
               .argument = semaphore, .firm = false},
       limit);
   }
@@ -409,17 +397,17 @@ static int take_semaphore(sem_t *semaphore, limit limit, int first) {
   })
 
 int evg_green_sem_wait(sem_t *semaphore) {
-  return SEMAPHORE(semaphore, no_limit, real(sem_wait)(semaphore));
+  return SEMAPHORE(semaphore, evg_no_limit, real(sem_wait)(semaphore));
 }
 
 int evg_green_sem_timedwait(sem_t *semaphore, const struct timespec *time) {
-  const limit limit = {CLOCK_REALTIME, time};
+  const evg_limit limit = {CLOCK_REALTIME, time};
   if (!is_limit(limit)) return real(sem_timedwait)(semaphore, time);
   return SEMAPHORE(semaphore, limit, real(sem_timedwait)(semaphore, time));
 }
 
 int evg_green_sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *time) {
-  const limit limit = {clock, time};
+  const evg_limit limit = {clock, time};
   if (!is_clock(clock) || !is_limit(limit)) return real(sem_clockwait)(semaphore, clock, time);
   return SEMAPHORE(semaphore, limit, real(sem_clockwait)(semaphore, clock, time));
 }
@@ -432,6 +420,8 @@ int evg_green_sem_post(sem_t *semaphore) {
 
 // MARK: Ends of threads
 
+int (*evg_try_join_other)(pthread_t thread, void **value);
+
 typedef struct ending {
   pthread_t thread;
   void **value;
@@ -439,6 +429,9 @@ typedef struct ending {
 
 static int try_join(void *argument) {
   const ending *ending = argument;
+  const int joined =
+    evg_try_join_other ? evg_try_join_other(ending->thread, ending->value) : -1;
+  if (joined >= 0) return joined;
   return real(pthread_tryjoin_np)(ending->thread, ending->value);
 }
 
@@ -446,11 +439,13 @@ static int try_join(void *argument) {
 #define JOIN(thread_, value_, limit, plain)                                                        \
   ({                                                                                               \
     ending ending_ = {thread_, value_};                                                            \
-    int joined_ = pthread_equal(thread_, pthread_self()) ? (plain) : try_join(&ending_);           \
+    int joined_ =                                                                                  \
+      evg_try_join_other == NULL && pthread_equal(thread_, pthread_self()) ? (plain)               \
+                                                                           : try_join(&ending_);   \
     if (joined_ == EBUSY) {                                                                        \
       joined_ = may_park()                                                                         \
-        ? obtain(                                                                                  \
-            &(goal){.key = (const void *)(thread_), .reason = "the end of a thread",               \
+        ? evg_obtain(                                                                              \
+            &(evg_goal){.key = (const void *)(thread_), .reason = "the end of a thread",           \
                     .try = try_join, .argument = &ending_, .firm = true},                          \
             limit)                                                                                 \
         : (plain);                                                                                 \
@@ -459,37 +454,74 @@ static int try_join(void *argument) {
   })
 
 int evg_green_pthread_join(pthread_t thread, void **value) {
-  return JOIN(thread, value, no_limit, real(pthread_join)(thread, value));
+  return JOIN(thread, value, evg_no_limit, real(pthread_join)(thread, value));
 }
 
 int evg_green_pthread_timedjoin_np(pthread_t thread, void **value, const struct timespec *time) {
-  return JOIN(thread, value, ((limit){CLOCK_REALTIME, time}),
+  return JOIN(thread, value, ((evg_limit){CLOCK_REALTIME, time}),
               real(pthread_timedjoin_np)(thread, value, time));
 }
 
 int evg_green_pthread_clockjoin_np(
     pthread_t thread, void **value, clockid_t clock, const struct timespec *time) {
   if (!is_clock(clock)) return real(pthread_clockjoin_np)(thread, value, clock, time);
-  return JOIN(thread, value, ((limit){clock, time}),
+  return JOIN(thread, value, ((evg_limit){clock, time}),
               real(pthread_clockjoin_np)(thread, value, clock, time));
 }
 
 // MARK: Once, and turns
 
-static bool runs_now(const pthread_once_t *once) {
-  return (__atomic_load_n((const int *)once, __ATOMIC_ACQUIRE) & 3) == 1;
+/// An initialisation that a greenlet of this thread has begun. It stays here if it leaves by a C++
+/// exception, so libc's word is asked too, where it is libc's and no sanitizer's.
+typedef struct initialisation {
+  struct initialisation *next;
+  const pthread_once_t *once;
+} initialisation;
+
+static __thread initialisation *initialisations;
+
+static initialisation **find_initialisation(const pthread_once_t *once) {
+  initialisation **place = &initialisations;
+  while (*place && (*place)->once != once) place = &(*place)->next;
+  return place;
 }
 
-static int try_once(void *once) { return runs_now(once) ? EBUSY : 0; }
+enum { RUNS_NOW = 1, IS_DONE = 2 };  // in glibc's word
+
+static bool is_once(const pthread_once_t *once, int state) {
+#if __has_feature(thread_sanitizer)
+  return state == RUNS_NOW;
+#else
+  return (__atomic_load_n((const int *)once, __ATOMIC_ACQUIRE) & 3) == state;
+#endif
+}
+
+static int try_once(void *once) {
+  return *find_initialisation(once) && is_once(once, RUNS_NOW) ? EBUSY : 0;
+}
 
 int evg_green_pthread_once(pthread_once_t *once, evg_routine routine) {
-  if (runs_now(once) && may_park()) {
-    obtain(
-      &(goal){.key = once, .reason = "an initialisation", .try = try_once, .argument = once,
-              .firm = true},
-      no_limit);
+  if (is_once(once, IS_DONE)) return 0;
+  if (!may_park()) return real(pthread_once)(once, routine);
+  if (try_once(once) != 0) {
+    evg_obtain(
+      &(evg_goal){.key = once, .reason = "an initialisation", .try = try_once, .argument = once,
+                  .firm = true},
+      evg_no_limit);
+    return real(pthread_once)(once, routine);
+  }
+  if (!*find_initialisation(once)) {
+    initialisation *new = malloc(sizeof *new);
+    if (!new) return real(pthread_once)(once, routine);
+    *new = (initialisation){initialisations, once};
+    initialisations = new;
   }
   const int result = real(pthread_once)(once, routine);
+  initialisation **place = find_initialisation(once), *old = *place;
+  if (old) {
+    *place = old->next;
+    free(old);
+  }
   tell(once, true);
   return result;
 }

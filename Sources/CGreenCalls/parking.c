@@ -52,10 +52,13 @@ static void prepare(void) {
 
 void evg_park_enter(evg_parked *parked, const void *key, enum evg_end end) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
+  evg_own_calls++;
   real(pthread_once)(&once, prepare);
+  evg_own_calls--;
+  void *const door = evg_hub->door();  // makes the hub of a thread that has none yet
   *parked = (evg_parked){
     .key = key, .context = evg_self.current, .thread = &evg_self, .woken = &woken_by_others,
-    .door = evg_hub->door(), .is_listed = true};
+    .door = door, .is_listed = true};
   place *place = place_of(key);
   take(place);
   if (end == EVG_AT_HEAD) {

@@ -7,6 +7,8 @@
 
 #include "internal.h"
 
+#include "CLocks.h"
+
 static void *run_once(void *body) {
   ((void (*)(void))body)();
   return NULL;
@@ -14,8 +16,10 @@ static void *run_once(void *body) {
 
 int evg_on_new_thread(void (*body)(void)) {
   pthread_t thread;
+  evg_own_calls++;
   int error = pthread_create(&thread, NULL, run_once, (void *)body);
   if (!error) pthread_join(thread, NULL);
+  evg_own_calls--;
   return error;
 }
 
@@ -46,7 +50,9 @@ int evg_start_thread(void (*body)(void *), void *argument, size_t stack_size) {
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
+  evg_own_calls++;
   int error = pthread_create(&thread, &attributes, run, s);
+  evg_own_calls--;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   if (error) free(s);

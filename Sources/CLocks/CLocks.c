@@ -10,7 +10,7 @@
 enum { MOST_HOOKS = 16 };
 
 volatile uint32_t evg_fork_counter = 0;
-__thread uint32_t evg_lock_calls;
+__thread uint32_t evg_own_calls;
 
 // Guards what follows.
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
@@ -53,7 +53,9 @@ static void prepare(void) {
 
 static void prepare_once(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
+  evg_own_calls++;
   pthread_once(&once, prepare);
+  evg_own_calls--;
 }
 
 void evg_lock_init(evg_lock *lock) {

@@ -51,6 +51,32 @@ static inline bool evg_is_any_parked(void) {
   return atomic_load_explicit(&evg_parked_count, memory_order_relaxed) != 0;
 }
 
+// MARK: Waiting for what is had by trying
+
+/// The end of a wait, on the clock of the call.
+typedef struct evg_limit {
+  clockid_t clock;
+  const struct timespec *time;  // NULL is never
+} evg_limit;
+
+static const evg_limit evg_no_limit = {0};
+
+typedef struct evg_goal {
+  const void *key;
+  const char *reason;
+  int (*try)(void *);  // 0: it is had; EBUSY: not yet; else an error
+  void *argument;
+  bool firm;
+} evg_goal;
+
+/// Until it is had, or the limit has come. 0, ETIMEDOUT, EINVAL for a bad limit, what `try` says, or,
+/// unless it is firm, EINTR. errno stays as it is.
+int evg_obtain(const evg_goal *goal, evg_limit limit);
+
+/// Tries to join what is no thread of libc's though it has a number; -1 if it is one. NULL where
+/// there are none.
+extern int (*evg_try_join_other)(pthread_t thread, void **value);
+
 /// Makes those ready whom other threads have woken. Called by the hub; true if there are any.
 bool evg_take_in_woken(void);
 

@@ -27,9 +27,9 @@ typedef struct evg_lock {
   struct evg_lock *_Nullable previous;
 } evg_lock;
 
-/// How deep the calling thread is in what is done to mutexes of the library, and in their waits.
-/// Who takes libc's functions over for others leaves these alone.
-extern __thread uint32_t evg_lock_calls __attribute__((tls_model("initial-exec")));
+/// How deep the calling thread is in calls of libc that the library makes for itself: about its mutexes,
+/// for its threads. Who takes libc's functions over for others leaves these alone.
+extern __thread uint32_t evg_own_calls __attribute__((tls_model("initial-exec")));
 
 void evg_lock_init(evg_lock *lock);
 
@@ -37,15 +37,15 @@ void evg_lock_init(evg_lock *lock);
 void evg_lock_destroy(evg_lock *lock);
 
 static inline void evg_mutex_take(pthread_mutex_t *mutex) {
-  evg_lock_calls++;
+  evg_own_calls++;
   pthread_mutex_lock(mutex);
-  evg_lock_calls--;
+  evg_own_calls--;
 }
 
 static inline void evg_mutex_give(pthread_mutex_t *mutex) {
-  evg_lock_calls++;
+  evg_own_calls++;
   pthread_mutex_unlock(mutex);
-  evg_lock_calls--;
+  evg_own_calls--;
 }
 
 static inline void evg_lock_take(evg_lock *lock) { evg_mutex_take(&lock->mutex); }
@@ -54,9 +54,9 @@ static inline void evg_lock_give(evg_lock *lock) { evg_mutex_give(&lock->mutex);
 /// As pthread_cond_timedwait on the mutex of a lock that the caller has.
 static inline int evg_lock_wait(
     evg_lock *lock, pthread_cond_t *condition, const struct timespec *deadline) {
-  evg_lock_calls++;
+  evg_own_calls++;
   const int error = pthread_cond_timedwait(condition, &lock->mutex, deadline);
-  evg_lock_calls--;
+  evg_own_calls--;
   return error;
 }
 
