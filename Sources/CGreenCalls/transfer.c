@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A socket is tried with MSG_DONTWAIT, others with RWF_NOWAIT; what knows neither (terminals, named
-// FIFOs) is asked by `poll` first. Regular files are left to the system: it has no better answer.
+// FIFOs) is asked by `poll` first. What a regular file has not in memory, and what is written to
+// one, is left to the system: it has no better answer.
 //
 // A blocking transfer to a stream ends when all is sent, or when something goes wrong after a part,
 // which is then the answer. Datagrams are sent whole or not at all.
@@ -20,33 +21,47 @@
 
 // MARK: What a descriptor was last seen to be
 
-// A hint only, which spares the others a try as a socket: it may be wrong, since libc closes
-// descriptors without asking here, and then costs a system call, not the right answer.
+// Hints only, which spare a try or a question: any may be wrong, since libc closes descriptors without
+// asking here, and then costs a system call, not the right answer.
+enum hint {
+  MAYBE_SOCKET,
+  NO_SOCKET,  // and nothing more is known
+  QUICK,      // no file either, and knows RWF_NOWAIT
+  SLOW,       // does not know it
+};
 enum { HINTS = 4096 };
-static _Atomic uint8_t is_no_socket[HINTS];
+static _Atomic uint8_t hints[HINTS];
 
-static bool may_be_socket(int fd) {
-  return (unsigned)fd >= HINTS
-    || !atomic_load_explicit(&is_no_socket[fd], memory_order_relaxed);
+static enum hint hint_of(int fd) {
+  return (unsigned)fd < HINTS ? atomic_load_explicit(&hints[fd], memory_order_relaxed)
+                              : MAYBE_SOCKET;
 }
 
-static void note_no_socket(int fd) {
-  if ((unsigned)fd < HINTS) atomic_store_explicit(&is_no_socket[fd], 1, memory_order_relaxed);
-}
+static bool may_be_socket(int fd) { return hint_of(fd) == MAYBE_SOCKET; }
 
-static void forget_hint(int fd) {
-  if ((unsigned)fd < HINTS) atomic_store_explicit(&is_no_socket[fd], 0, memory_order_relaxed);
+static void note(int fd, enum hint hint) {
+  if ((unsigned)fd < HINTS && hint_of(fd) != hint) {
+    atomic_store_explicit(&hints[fd], hint, memory_order_relaxed);
+  }
 }
 
 enum kind { SOCKET, STORAGE, OTHER };
 
 static enum kind kind_of(int fd) {
-  struct stat status;
-  if (fstat(fd, &status) != 0) return STORAGE;  // the real call says what is wrong
-  if (S_ISSOCK(status.st_mode)) return SOCKET;
-  const mode_t type = status.st_mode & S_IFMT;
+  // Not by fstat: a file whose times somebody has seen must have a finer one when it is written next,
+  // and that takes longer than the write.
+  struct statx status;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &status) != 0) {
+    return STORAGE;  // the real call says what is wrong
+  }
+  const mode_t type = status.stx_mode & S_IFMT;
+  if (type == S_IFSOCK) return SOCKET;
   return type == S_IFREG || type == S_IFDIR || type == S_IFBLK ? STORAGE : OTHER;
 }
+
+/// Whether it is a file that has been read or written: half the price of `kind_of`. Others cannot seek
+/// or, as eventfd and its kin, stay where they are.
+static bool is_midway(int fd) { return lseek(fd, 0, SEEK_CUR) > 0; }
 
 static bool is_fifo(int fd) {
   struct stat status;
@@ -304,6 +319,9 @@ int evg_green_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int fla
 
 // MARK: Any descriptor
 
+/// The kernel makes no longer transfers.
+static size_t most_at_once(void) { return INT_MAX & ~((size_t)getpagesize() - 1); }
+
 /// Whether RWF_NOWAIT cannot be had: not by this kind of descriptor, or not by this kernel.
 static bool lacks_nowait(int error) {
   return error == EOPNOTSUPP || error == ENOSYS || error == ESPIPE;
@@ -322,7 +340,7 @@ static bool poll_first(int fd, short events, evg_patience *patience) {
 static bool is_left_alone(int fd, uint32_t families) {
   switch (kind_of(fd)) {
     case STORAGE: return true;
-    case SOCKET: forget_hint(fd); return !(families & EVG_PATCH_SOCKETS);
+    case SOCKET: note(fd, MAYBE_SOCKET); return !(families & EVG_PATCH_SOCKETS);
     case OTHER: return !(families & EVG_PATCH_FILES);
   }
 }
@@ -334,12 +352,17 @@ static bool is_hung_up(int fd) {
     && one.revents & POLLHUP;
 }
 
-static __attribute__((noinline)) ssize_t read_other(
+static __attribute__((noinline)) ssize_t read_patiently(
     int fd, const struct iovec *vector, int count, uint32_t families) {
   if (is_left_alone(fd, families)) return real(readv)(fd, vector, count);
   const int errno_before = errno;
   ssize_t result = EVG_PATIENTLY(fd, POLLIN, real(preadv2)(fd, vector, count, -1, RWF_NOWAIT));
-  if (result != -1 || !lacks_nowait(errno)) return result;
+  if (result != -1) {
+    if (!may_be_socket(fd)) note(fd, QUICK);
+    return result;
+  }
+  if (!lacks_nowait(errno)) return -1;
+  note(fd, SLOW);
   evg_patience patience = {.fd = fd, .events = POLLIN};
   if (!poll_first(fd, POLLIN, &patience)) return -1;
   errno = errno_before;
@@ -352,6 +375,44 @@ static __attribute__((noinline)) ssize_t read_other(
   return result;
 }
 
+/// The whole of a read that got less than was asked for: of a file that may be what is in memory, and
+/// the rest is waited for. A file that several threads read at the same time may then give them parts
+/// of what they would have had as one.
+static __attribute__((noinline)) ssize_t finish_reading(
+    int fd, const struct iovec *given, int entries, ssize_t first) {
+  const int errno_before = errno;
+  const size_t most = most_at_once();
+  ssize_t more = 0;
+  const off_t position = (size_t)first < most ? lseek(fd, 0, SEEK_CUR) : -1;
+  if (position > 0 || (position == 0 && kind_of(fd) == STORAGE)) {
+    struct iovec *vector = COPY_OF(given, (size_t)entries);
+    const size_t count = advance(&vector, (size_t)entries, (size_t)first);
+    size_t room = most - (size_t)first;
+    for (size_t i = 0; i < count; i++) {
+      if (vector[i].iov_len > room) vector[i].iov_len = room;
+      room -= vector[i].iov_len;
+    }
+    more = real(readv)(fd, vector, (int)count);
+    if (more == -1 && first == 0) return -1;
+  }
+  errno = errno_before;
+  return more > 0 ? first + more : first;
+}
+
+/// Of what is no socket. Pipes and files in memory answer in one system call.
+static ssize_t read_other(int fd, const struct iovec *vector, int count, uint32_t families) {
+  if (hint_of(fd) == SLOW) return read_patiently(fd, vector, count, families);
+  const int errno_before = errno;
+  const ssize_t result = real(preadv2)(fd, vector, count, -1, RWF_NOWAIT);
+  if (__builtin_expect(result >= 0, 1)) {
+    const bool is_whole = (size_t)result == length_of(vector, (size_t)count);
+    return is_whole ? result : finish_reading(fd, vector, count, result);
+  }
+  if (errno != EAGAIN && !lacks_nowait(errno)) return -1;
+  errno = errno_before;
+  return read_patiently(fd, vector, count, families);
+}
+
 ssize_t evg_green_read(int fd, void *buffer, size_t size, uint32_t families) {
   if (size == 0) return real(read)(fd, buffer, size);
   if (evg_is_refused_on(fd)) return -1;
@@ -360,7 +421,7 @@ ssize_t evg_green_read(int fd, void *buffer, size_t size, uint32_t families) {
     const int errno_before = errno;
     const ssize_t result = EVG_PATIENTLY(fd, POLLIN, real(recv)(fd, buffer, size, MSG_DONTWAIT));
     if (result != -1 || errno != ENOTSOCK) return result;
-    note_no_socket(fd);
+    note(fd, NO_SOCKET);
     errno = errno_before;
   }
   return read_other(fd, &(struct iovec){buffer, size}, 1, families);
@@ -378,7 +439,7 @@ ssize_t evg_green_readv(
     struct msghdr message = {.msg_iov = (struct iovec *)vector, .msg_iovlen = (size_t)count};
     const ssize_t result = EVG_PATIENTLY(fd, POLLIN, real(recvmsg)(fd, &message, MSG_DONTWAIT));
     if (result != -1 || errno != ENOTSOCK) return result;
-    note_no_socket(fd);
+    note(fd, NO_SOCKET);
     errno = errno_before;
   }
   return read_other(fd, vector, count, families);
@@ -395,14 +456,34 @@ static ssize_t write_piece(int fd, const struct iovec *vector, size_t count, siz
   return real(write)(fd, vector->iov_base, size);
 }
 
+/// Of what is no socket. A pipe answers in one system call.
 static __attribute__((noinline)) ssize_t write_other(
     int fd, const struct iovec *given, int entries, uint32_t families) {
-  if (is_left_alone(fd, families)) return real(writev)(fd, given, entries);
   const int errno_before = errno;
-  // First as it is: the vector may be unreadable.
-  ssize_t more = real(pwritev2)(fd, given, entries, -1, RWF_NOWAIT);
+  const bool is_quick = hint_of(fd) == QUICK;
+  ssize_t more = -1;
+  // First as it is: the vector may be unreadable. A file is not tried so: it writes the whole as one.
+  if (is_quick || !is_left_alone(fd, families)) {
+    more = real(pwritev2)(fd, given, entries, -1, RWF_NOWAIT);
+    if (more == -1 && errno != EAGAIN && !lacks_nowait(errno)) return -1;
+    if (more >= 0 && (size_t)more == length_of(given, (size_t)entries)) {
+      if (!may_be_socket(fd)) note(fd, QUICK);
+      return more;
+    }
+  } else {
+    return real(writev)(fd, given, entries);
+  }
   const bool asks_first = more == -1 && lacks_nowait(errno);
-  if (more == -1 && errno != EAGAIN && !asks_first) return -1;
+  if (is_quick && is_left_alone(fd, families)) {
+    note(fd, NO_SOCKET);
+    errno = errno_before;
+    if (more <= 0) return real(writev)(fd, given, entries);
+    struct iovec *rest = COPY_OF(given, (size_t)entries);
+    const size_t count = advance(&rest, (size_t)entries, (size_t)more);
+    const ssize_t last = real(writev)(fd, rest, (int)count);
+    errno = errno_before;
+    return last > 0 ? more + last : more;
+  }
   const size_t total = length_of(given, (size_t)entries);
   struct iovec *vector = COPY_OF(given, (size_t)entries);
   size_t done = more > 0 ? (size_t)more : 0, count = advance(&vector, (size_t)entries, done);
@@ -437,7 +518,12 @@ ssize_t evg_green_write(int fd, const void *buffer, size_t size, uint32_t famili
     const ssize_t result = real(send)(fd, buffer, size, MSG_DONTWAIT);
     if (__builtin_expect(result == (ssize_t)size, 1)) return result;
     if (result != -1 || errno != ENOTSOCK) return SEND_REST(fd, NULL, 0, 0, result);
-    note_no_socket(fd);
+    note(fd, NO_SOCKET);
+    errno = errno_before;
+  }
+  if (hint_of(fd) != QUICK) {
+    const int errno_before = errno;
+    if (is_midway(fd)) return real(write)(fd, buffer, size);
     errno = errno_before;
   }
   return write_other(fd, &(struct iovec){(void *)buffer, size}, 1, families);
@@ -458,7 +544,12 @@ ssize_t evg_green_writev(
       if (result == -1 && errno != EAGAIN) return -1;
       return send_rest(fd, &message, 0, result, errno_before);
     }
-    note_no_socket(fd);
+    note(fd, NO_SOCKET);
+    errno = errno_before;
+  }
+  if (hint_of(fd) != QUICK) {
+    const int errno_before = errno;
+    if (is_midway(fd)) return real(writev)(fd, vector, count);
     errno = errno_before;
   }
   return write_other(fd, vector, count, families);

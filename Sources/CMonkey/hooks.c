@@ -155,6 +155,10 @@ ALIAS(__select, int, select, int, fd_set *, fd_set *, fd_set *, struct timeval *
 ALIAS(__nanosleep, int, nanosleep, const struct timespec *, struct timespec *)
 ALIAS(__waitpid, pid_t, waitpid, pid_t, int *, int)
 ALIAS(__close, int, close, int)
+// And what programs call that were compiled for large files.
+ALIAS(sendfile64, ssize_t, sendfile, int, int, off_t *, size_t)
+ALIAS(preadv64v2, ssize_t, preadv2, int, const struct iovec *, int, off_t, int)
+ALIAS(pwritev64v2, ssize_t, pwritev2, int, const struct iovec *, int, off_t, int)
 ALIAS(__dup2, int, dup2, int, int)
 
 // C's own threads: libc's are those of POSIX, with other results.

@@ -588,3 +588,121 @@ SCRIPT(read_nothing) {
   CALL(write(ends[1], buffer, 0));
   CLOSE(ends);
 }
+
+/// Of a file there is no part but at its end, whatever of it is in memory.
+SCRIPT(read_file_in_pieces) {
+  enum { PAGES = 64, PAGE = 4096, SIZE = PAGES * PAGE };
+  char *bytes = malloc(SIZE), *read_bytes = malloc(2 * SIZE);
+  for (int i = 0; i < SIZE; i++) bytes[i] = (char)(i * 31 + i / PAGE);
+  const int fd = open_file("");
+  if (pwrite(fd, bytes, SIZE, 0) != SIZE || fsync(fd) != 0) abort();
+  struct iovec vector[] = {{read_bytes, 100}, {NULL, 0}, {read_bytes + 100, 2 * SIZE - 100}};
+  for (int kept = 0; kept < PAGES; kept += 21) {
+    posix_fadvise(fd, kept * PAGE, 0, POSIX_FADV_DONTNEED);
+    lseek(fd, 10, SEEK_SET);
+    CALL_FILLING(read_bytes, read(fd, read_bytes, SIZE / 2));
+    CALL(lseek(fd, 0, SEEK_CUR));
+    posix_fadvise(fd, kept * PAGE, 0, POSIX_FADV_DONTNEED);
+    lseek(fd, 20, SEEK_SET);
+    CALL_FILLING(read_bytes, readv(fd, vector, 3));
+    CALL(readv(fd, vector, 3));
+    CALL(read(fd, read_bytes, SIZE));
+  }
+  free(bytes), free(read_bytes), close(fd);
+}
+
+/// There is less than was asked for.
+SCRIPT(read_short) {
+  int ends[2];
+  char buffer[64];
+  struct iovec vector[] = {{buffer, 2}, {buffer + 2, 40}};
+  if (pipe2(ends, O_CLOEXEC) != 0) abort();
+  for (int i = 0; i < 3; i++) {
+    write_hello(ends[1], 0);
+    CALL_FILLING(buffer, read(ends[0], buffer, sizeof buffer));
+    write_hello(ends[1], 0);
+    CALL_FILLING(buffer, readv(ends[0], vector, 2));
+  }
+  CLOSE(ends);
+  if (pipe2(ends, O_CLOEXEC | O_DIRECT) != 0) abort();  // of packets
+  for (int i = 0; i < 3; i++) write_hello(ends[1], 0);
+  CALL_FILLING(buffer, read(ends[0], buffer, 3));
+  CALL_FILLING(buffer, read(ends[0], buffer, sizeof buffer));
+  CALL_FILLING(buffer, readv(ends[0], vector, 2));
+  CLOSE(ends);
+  const int event = eventfd(7, EFD_CLOEXEC);
+  CALL_FILLING(buffer, read(event, buffer, sizeof buffer));
+  close(event);
+  const int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  CALL_FILLING(buffer, read(zeros, buffer, sizeof buffer));
+  close(zeros);
+  const int facts = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+  CALL(read(facts, buffer, 3));
+  CALL(read(facts, buffer, sizeof buffer) >= 0);
+  close(facts);
+}
+
+// What programs call that were compiled for large files.
+ssize_t preadv64v2(int, const struct iovec *, int, off_t, int);
+ssize_t pwritev64v2(int, const struct iovec *, int, off_t, int);
+
+SCRIPT(read_at_64) {
+  char buffer[64];
+  const int fd = open_file("content of a file");
+  struct iovec vector = {buffer, 4};
+  CALL_FILLING(buffer, preadv64v2(fd, &vector, 1, 6, 0));
+  CALL_FILLING(buffer, preadv64v2(fd, &vector, 1, -1, 0));
+  CALL(pwritev64v2(fd, &vector, 1, 2, 0));
+  CALL(pwritev64v2(fd, &vector, 1, -1, 0));
+  CALL_FILLING(buffer, pread(fd, buffer, sizeof buffer, 0));
+  close(fd);
+}
+
+/// Makes `number` mean what `fd` does, and closes that, in a way that nobody sees.
+static void take_over(int fd, int number) {
+  if (syscall(SYS_dup3, fd, number, O_CLOEXEC) != number) abort();
+  syscall(SYS_close, fd);
+}
+
+/// What is known of a number tells nothing of the next file that has it.
+SCRIPT(numbers_of_others) {
+  char buffer[64];
+  int ends[2], number = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int round = 0; round < 12; round++) {
+    switch (round * 5 % 6) {
+      case 0: take_over(open_file("a file"), number); break;
+      case 1:
+        if (pipe2(ends, O_CLOEXEC) != 0) abort();
+        take_over(ends[0], number), write_hello(ends[1], 0), close(ends[1]);
+        break;
+      case 2: make_pair(SOCK_STREAM, ends), take_over(ends[0], number), write_hello(ends[1], 0);
+        shutdown(ends[1], SHUT_WR), close(ends[1]);
+        break;
+      case 3: take_over(open("/proc/self/status", O_RDONLY | O_CLOEXEC), number); break;
+      case 4: take_over(eventfd(9, EFD_CLOEXEC), number); break;
+      case 5:
+        if (pipe2(ends, O_CLOEXEC) != 0) abort();
+        take_over(ends[1], number);
+        CALL(write(number, "hello", 5));
+        CALL_FILLING(buffer, read(ends[0], buffer, sizeof buffer));
+        close(ends[0]);
+        break;
+    }
+    CALL_FILLING(buffer, read(number, buffer, 8));
+    CALL(write(number, "12345678", 8));
+    CALL(write(number, "1", 1));
+  }
+  close(number);
+}
+
+SCRIPT(number_of_a_pipe) {
+  char buffer[64];
+  int ends[2];
+  const int number = open_file("content");
+  for (int i = 0; i < 3; i++) CALL_FILLING(buffer, read(number, buffer, 3));
+  if (pipe2(ends, O_CLOEXEC) != 0) abort();
+  take_over(ends[0], number);
+  later(log, write_hello, ends[1], 0);
+  CALL_FILLING(buffer, read(number, buffer, sizeof buffer));
+  close(ends[1]), close(number);
+}

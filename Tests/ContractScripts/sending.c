@@ -598,3 +598,30 @@ SCRIPT(accept_flags) {
   tell(log, "%x %x\n", fcntl(taken, F_GETFL), fcntl(taken, F_GETFD));
   close(taken), close(listener);
 }
+
+// What programs call that were compiled for large files.
+
+SCRIPT(sendfile_64) {
+  int ends[2];
+  make_tcp_pair(ends);
+  make_small(ends[0]), make_small(ends[1]);
+  char *bytes = pattern();
+  const int file = open_file("");
+  if (pwrite(file, bytes, LARGE, 0) != LARGE) abort();
+  off64_t offset = 0;
+  later(log, drain_to_end, ends[1], 0);
+  CALL(sendfile64(ends[0], file, &offset, LARGE));
+  tell(log, "offset %ld\n", (long)offset);
+  free(bytes), close(ends[0]), close(file);
+}
+
+SCRIPT(pwritev2_pipe) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) abort();
+  char *bytes = pattern();
+  struct iovec vector[] = {{bytes, 1000}, {bytes + 1000, LARGE - 1000}};
+  later(log, drain_to_end, ends[0], 0);
+  CALL(pwritev2(ends[1], vector, 2, -1, 0));
+  CALL(pwritev2(ends[1], vector, 2, 0, 0));
+  free(bytes), close(ends[1]);
+}

@@ -44,7 +44,9 @@ struct Comparison {
   let writes = pair("write", Reading.self)
   let polls = pair("poll", Polling.self)
   let zero = open("/dev/zero", O_RDONLY)
-  let file = open("/proc/self/exe", O_RDONLY)
+  /// All in memory, and longer than what is read.
+  let file = open("/tmp", O_RDWR | 0o20000000 | O_DIRECTORY, 0o600)
+  let written = open("/tmp", O_RDWR | 0o20000000 | O_DIRECTORY, 0o600)
   let one, other, source, sink: Int32
 
   init() {
@@ -53,6 +55,7 @@ struct Comparison {
     (one, other) = (ends[0], ends[1])
     pipe(&ends)
     (source, sink) = (ends[0], ends[1])
+    ftruncate(file, 1 << 30)
   }
 
   func measure(_ title: String) {
@@ -71,6 +74,15 @@ struct Comparison {
         "write + read, 1 byte, pipe",
         { _ = (writes.patched(sink, buffer, 1), reads.patched(source, buffer, 1)) },
         { _ = (writes.real(sink, buffer, 1), reads.real(source, buffer, 1)) }
+      ),
+      (
+        "write + read, 1 byte of 64, pipe",
+        { _ = (writes.patched(sink, buffer, 1), reads.patched(source, buffer, 64)) },
+        { _ = (writes.real(sink, buffer, 1), reads.real(source, buffer, 64)) }
+      ),
+      (
+        "write, 1 byte, file",
+        { _ = (writes.patched(written, buffer, 1)) }, { _ = (writes.real(written, buffer, 1)) }
       ),
       (
         "read, 1 byte, file",
