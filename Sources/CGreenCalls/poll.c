@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /// Looks, and waits while there is nothing: the look's answer, or -1 with the error of the wait.
@@ -153,21 +154,58 @@ int evg_green_ppoll(
 
 // MARK: select
 
-// As in the kernel: what makes a descriptor readable, writable, exceptional.
-enum {
-  READABLE = POLLIN | POLLRDHUP,
-  WRITABLE = POLLOUT,
-  EXCEPTIONAL = POLLPRI,
-};
+// What a set of `select` is in `poll`. The end of what the peer sends is something to read, too.
+enum { READABLE = POLLIN, WRITABLE = POLLOUT, EXCEPTIONAL = POLLPRI };
+
+enum { BITS = 8 * sizeof(unsigned long) };
+
+/// So many bytes of each set does the kernel touch.
+static size_t bytes_of_sets(int count) { return ((size_t)count + BITS - 1) / BITS * (BITS / 8); }
 
 /// Some programs use sets larger than FD_SETSIZE, so not by FD_ISSET, which libc may check.
 static bool has(const fd_set *set, int fd) {
-  return set && ((const unsigned long *)set)[fd / (8 * (int)sizeof(long))]
-    >> (fd % (8 * (int)sizeof(long))) & 1;
+  return set && ((const unsigned long *)set)[fd / BITS] >> (fd % BITS) & 1;
 }
 
-static size_t bytes_of_sets(int count) {
-  return ((size_t)count + 8 * sizeof(long) - 1) / (8 * sizeof(long)) * sizeof(long);
+/// The kernel passes over numbers that are beyond the process's table of descriptors, and so do those
+/// who call with the limit of descriptors and sets of the usual size: behind that nothing is to be
+/// touched. The table has the usual size at most, or a power of two times that.
+static int count_in_table(int count) {
+  if (count <= FD_SETSIZE) return count;
+  const int error = errno;
+  unsigned long *set = calloc(1, bytes_of_sets(count));
+  if (!set) return FD_SETSIZE;
+  int size = FD_SETSIZE;
+  while (size < count) {
+    // Of its first number beyond: if that is in the table it is open, or the kernel says EBADF.
+    set[size / BITS] |= 1UL << (size % BITS);
+    const bool is_inside = evg_flags(size) != -1
+      || real(select)(size + 1, (fd_set *)set, NULL, NULL, &(struct timeval){0}) == -1;
+    memset(set, 0, bytes_of_sets(size + 1));
+    if (!is_inside) break;
+    size = size > count / 2 ? count : size * 2;
+  }
+  free(set);
+  errno = error;
+  return size;
+}
+
+/// Whether memory can be read. It is not copied: the kernel looks at a mask of signals there, and then
+/// refuses the call. What lies on the caller's own stack need not be asked for.
+static bool is_readable(const void *memory, size_t size) {
+  const uintptr_t address = (uintptr_t)memory;
+  const evg_context *context = evg_self.current;
+  const uintptr_t low = (uintptr_t)context->stack_low;
+  if (size == 0 || (low && address >= low && address < low + context->stack_size)) return true;
+  enum { ASKED = 8, PAGE = 4096 };  // what the kernel takes for a mask; the least size of a page
+  const int error = errno;
+  bool is_good = true;
+  for (uintptr_t at = address & -(uintptr_t)ASKED; is_good && at < address + size;
+       at = (at | (PAGE - 1)) + 1) {
+    is_good = syscall(SYS_rt_sigprocmask, -1, at, NULL, ASKED) != -1 || errno != EFAULT;
+  }
+  errno = error;
+  return is_good;
 }
 
 /// The sets of a call, kept while looks overwrite them.
@@ -178,25 +216,20 @@ typedef struct sets {
   char *copies;  // three of `size` bytes
   struct pollfd *polled;
   nfds_t polled_count;
+  unsigned looks;
 } sets;
 
-static bool keep(sets *sets, int count, fd_set *reading, fd_set *writing, fd_set *special) {
-  *sets = (struct sets){
-    .count = count, .size = bytes_of_sets(count), .given = {reading, writing, special}};
-  sets->copies = malloc(3 * sets->size + (size_t)count * sizeof(struct pollfd) + 1);
-  if (!sets->copies) return false;
-  sets->polled = (struct pollfd *)(void *)(sets->copies + 3 * sets->size);
+static bool are_readable(const sets *sets) {
+  for (int i = 0; i < 3; i++) {
+    if (sets->given[i] && !is_readable(sets->given[i], sets->size)) return false;
+  }
+  return true;
+}
+
+static void keep(sets *sets) {
   for (int i = 0; i < 3; i++) {
     if (sets->given[i]) memcpy(sets->copies + (size_t)i * sets->size, sets->given[i], sets->size);
   }
-  for (int fd = 0; fd < count; fd++) {
-    const int events = (has(reading, fd) ? READABLE : 0) | (has(writing, fd) ? WRITABLE : 0)
-      | (has(special, fd) ? EXCEPTIONAL : 0);
-    if (events) {
-      sets->polled[sets->polled_count++] = (struct pollfd){.fd = fd, .events = (short)events};
-    }
-  }
-  return true;
 }
 
 static void restore(const sets *sets) {
@@ -206,66 +239,114 @@ static void restore(const sets *sets) {
 }
 
 static int look(sets *sets, const sigset_t *mask) {
-  restore(sets);
+  if (sets->looks++ > 0) restore(sets);
   return real(pselect)(
     sets->count, sets->given[0], sets->given[1], sets->given[2], &no_time, mask);
 }
 
+/// What to wait for. False if there is no memory.
+static bool collect(sets *sets) {
+  const fd_set *kept[3];
+  nfds_t most = 0;
+  for (int i = 0; i < 3; i++) {
+    kept[i] = sets->given[i] ? (fd_set *)(sets->copies + (size_t)i * sets->size) : NULL;
+    for (size_t word = 0; kept[i] && word < sets->size / sizeof(long); word++) {
+      most += (nfds_t)__builtin_popcountl(((const unsigned long *)kept[i])[word]);
+    }
+  }
+  sets->polled = malloc(most * sizeof *sets->polled + 1);
+  if (!sets->polled) return false;
+  for (int fd = 0; fd < sets->count; fd++) {
+    const int events = (has(kept[0], fd) ? READABLE : 0) | (has(kept[1], fd) ? WRITABLE : 0)
+      | (has(kept[2], fd) ? EXCEPTIONAL : 0);
+    if (events) {
+      sets->polled[sets->polled_count++] = (struct pollfd){.fd = fd, .events = (short)events};
+    }
+  }
+  return true;
+}
+
+/// Leaves out what is not open: a look did not mind, so it is beyond the table.
+static void pass_over_closed(sets *sets) {
+  nfds_t left = 0;
+  for (nfds_t i = 0; i < sets->polled_count; i++) {
+    if (evg_flags(sets->polled[i].fd) != -1) sets->polled[left++] = sets->polled[i];
+  }
+  sets->polled_count = left;
+}
+
+/// After a look that has found nothing.
+static int wait_for_sets(sets *sets, const sigset_t *mask, uint64_t deadline) {
+  if (!sets->polled) {
+    if (!collect(sets)) return ENOMEM;
+  } else {
+    pass_over_closed(sets);
+  }
+  const int end = wait_with_signals(sets->polled, sets->polled_count, mask, deadline);
+  return end == EBADF ? EVG_WAIT_OVER : end;  // the next look tells whether it should be open
+}
+
 /// As `call_broken`: whatever can be read or written is said to be ready. -1 if there is nothing.
-static int call_sets_broken(int count, fd_set *reading, fd_set *writing, fd_set *special) {
-  if (special) memset(special, 0, bytes_of_sets(count));
+static int call_sets_broken(const sets *sets) {
+  if (sets->given[2]) memset(sets->given[2], 0, sets->size);
   int broken = 0;
-  for (int fd = 0; fd < count; fd++) broken += has(reading, fd) + has(writing, fd);
+  for (int fd = 0; fd < sets->count; fd++) {
+    broken += has(sets->given[0], fd) + has(sets->given[1], fd);
+  }
   return broken > 0 ? broken : -1;
 }
 
 /// Until something is ready, or the deadline.
-static int select_until(
-    int count, fd_set *reading, fd_set *writing, fd_set *special, uint64_t deadline,
-    const sigset_t *mask) {
-  sets sets;
-  if (!keep(&sets, count, reading, writing, special)) {
+static int select_until(sets *sets, uint64_t deadline, const sigset_t *mask) {
+  char few[3 * sizeof(fd_set)];
+  sets->copies = sets->size <= sizeof(fd_set) ? few : malloc(3 * sets->size);
+  if (!sets->copies) {
     errno = ENOMEM;
     return -1;
   }
-  int found = LOOK_AND_WAIT(
-    deadline, look(&sets, mask),
-    wait_with_signals(sets.polled, sets.polled_count, mask, deadline));
+  keep(sets);
+  int found =
+    LOOK_AND_WAIT(deadline, look(sets, mask), wait_for_sets(sets, mask, deadline));
   const int error = errno;
   if (found == -1) {
-    restore(&sets);
-    if (is_due(error)) found = call_sets_broken(count, reading, writing, special);
+    if (sets->polled) restore(sets);
+    if (is_due(error)) found = call_sets_broken(sets);
   }
-  free(sets.copies);
+  free(sets->polled);
+  if (sets->copies != few) free(sets->copies);
   errno = error;
   return found;
 }
 
-static bool are_addresses(const fd_set *one, const fd_set *two, const fd_set *three) {
-  return (!one || evg_is_address(one)) && (!two || evg_is_address(two))
-    && (!three || evg_is_address(three));
+/// What a call is given, if the kernel would take it. Else libc's own says what is wrong.
+static bool take_sets(sets *sets, int count, fd_set *reading, fd_set *writing, fd_set *special) {
+  if (count < 0) return false;
+  *sets = (struct sets){.count = count_in_table(count), .given = {reading, writing, special}};
+  sets->size = bytes_of_sets(sets->count);
+  return are_readable(sets);
 }
 
 int evg_green_select(
     int count, fd_set *restrict reading, fd_set *restrict writing, fd_set *restrict special,
     struct timeval *restrict timeout) {
-  const bool is_wrong = count < 0 || !are_addresses(reading, writing, special)
-    || (timeout
-        && (!evg_is_address(timeout) || timeout->tv_sec < 0 || timeout->tv_usec < 0
-            || timeout->tv_usec >= 1000000));
-  const bool is_look = !is_wrong && timeout && timeout->tv_sec == 0 && timeout->tv_usec == 0;
-  if (is_wrong || !evg_is_here()) {
+  const bool is_wrong = timeout
+    && (!evg_is_address(timeout) || timeout->tv_sec < 0 || timeout->tv_usec < 0
+        || timeout->tv_usec >= 1000000);
+  if (is_wrong || !evg_is_here()) return real(select)(count, reading, writing, special, timeout);
+  const bool is_refused = evg_is_refused();
+  const bool is_look = timeout && timeout->tv_sec == 0 && timeout->tv_usec == 0;
+  sets sets;
+  if ((is_look && !is_refused) || !take_sets(&sets, count, reading, writing, special)) {
     return real(select)(count, reading, writing, special, timeout);
   }
-  if (evg_is_refused()) return call_sets_broken(count, reading, writing, special);
-  if (is_look) return real(select)(count, reading, writing, special, timeout);
+  if (is_refused) return call_sets_broken(&sets);
   evg_charge_wait();
   uint64_t deadline = EVG_NEVER;
   if (timeout) {
     const struct timespec time = {timeout->tv_sec, timeout->tv_usec * 1000};
     deadline = deadline_after(&time);
   }
-  const int found = select_until(count, reading, writing, special, deadline, NULL);
+  const int found = select_until(&sets, deadline, NULL);
   if (timeout) {  // Linux tells what is left
     const int error = errno;
     const uint64_t left = evg_time_left(deadline);
@@ -279,14 +360,14 @@ int evg_green_select(
 int evg_green_pselect(
     int count, fd_set *restrict reading, fd_set *restrict writing, fd_set *restrict special,
     const struct timespec *restrict timeout, const sigset_t *restrict mask) {
-  const bool is_wrong = count < 0 || !are_addresses(reading, writing, special)
-    || (timeout && !evg_is_time(timeout));
-  if (is_wrong || !evg_is_here()) {
+  sets sets;
+  if ((timeout && !evg_is_time(timeout)) || !evg_is_here()
+      || !take_sets(&sets, count, reading, writing, special)) {
     return real(pselect)(count, reading, writing, special, timeout, mask);
   }
-  if (evg_is_refused()) return call_sets_broken(count, reading, writing, special);
+  if (evg_is_refused()) return call_sets_broken(&sets);
   evg_charge_wait();
-  return select_until(count, reading, writing, special, deadline_after(timeout), mask);
+  return select_until(&sets, deadline_after(timeout), mask);
 }
 
 // MARK: epoll

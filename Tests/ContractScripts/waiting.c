@@ -589,3 +589,195 @@ SCRIPT(sleep_until) {
   CALL(clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL));
   tell(log, "long enough %d\n", milliseconds() - begin >= 59);
 }
+
+// MARK: select, and other names
+
+/// A page of memory behind which there is none.
+static char *page_before_nothing(void) {
+  char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED || mprotect(pages + 4096, 4096, PROT_NONE) != 0) abort();
+  return pages;
+}
+
+/// Of the sets: at the time libc looks itself.
+SCRIPT(select_wild) {
+  char *const page = page_before_nothing(), *const nothing = page + 4096;
+  fd_set *const none = (fd_set *)nothing, *const half = (fd_set *)(nothing - 8);
+  fd_set *const large = malloc(sizeof *large);
+  FD_ZERO(large);
+  struct timeval time = {0, 20000};
+  const struct timespec precisely = {0, 20000000};
+  CALL_BADLY(select(1, none, NULL, NULL, &time));
+  CALL_BADLY(select(1, NULL, none, NULL, &time));
+  CALL_BADLY(select(1, NULL, NULL, none, &time));
+  CALL_BADLY(select(1, large, none, NULL, NULL));
+  CALL_BADLY(pselect(1, none, NULL, NULL, &precisely, NULL));
+  CALL_BADLY(pselect(1, NULL, NULL, NULL, &precisely, (sigset_t *)nothing));
+  CALL_BADLY(select(1, (fd_set *)0x123456789000, NULL, NULL, &time));
+  // So much of it is looked at as the count says.
+  memset(half, 0, 8);
+  CALL_BADLY(select(64, half, NULL, NULL, &time));
+  CALL_BADLY(select(65, half, NULL, NULL, &time));
+  CALL_BADLY(select(0, none, NULL, NULL, &time));
+  mprotect(page, 4096, PROT_READ);
+  time = (struct timeval){0, 20000};
+  CALL_BADLY(select(64, half, NULL, NULL, &time));
+  munmap(page, 8192), free(large);
+}
+
+/// Numbers behind the end of the process's table are passed over, and the others waited for.
+SCRIPT(select_beyond) {
+  int ends[2];
+  make_pair(SOCK_STREAM, ends);
+  fd_set set;
+  for (int others = 0; others < 3; others++) {
+    FD_ZERO(&set); FD_SET(1020, &set);
+    if (others > 0) FD_SET(ends[0], &set);
+    if (others > 1) FD_SET(1021, &set);
+    struct timeval time = {0, 50000};
+    CALL(select(FD_SETSIZE, &set, NULL, NULL, &time));
+    if (others == 0) continue;
+    later(log, write_hello, ends[1], 0);
+    FD_ZERO(&set); FD_SET(1020, &set), FD_SET(ends[0], &set);
+    CALL(select(FD_SETSIZE, &set, NULL, NULL, NULL));
+    tell(log, "set %d\n", FD_ISSET(ends[0], &set) != 0);
+    char buffer[8];
+    CALL(recv(ends[0], buffer, sizeof buffer, 0));
+  }
+  CLOSE(ends);
+}
+
+/// Some call with the limit of descriptors, which may be a million, and with sets of the usual size.
+SCRIPT(select_to_the_limit) {
+  int ends[2];
+  make_pair(SOCK_STREAM, ends);
+  char *const page = page_before_nothing();
+  fd_set *const set = (fd_set *)(page + 4096 - sizeof(fd_set));
+  FD_ZERO(set); FD_SET(ends[0], set);
+  struct timeval time = {0, 30000};
+  CALL(select(1 << 20, set, NULL, NULL, &time));
+  FD_SET(ends[0], set);
+  later(log, write_hello, ends[1], 0);
+  CALL(select(1 << 20, set, NULL, NULL, NULL));
+  tell(log, "set %d\n", FD_ISSET(ends[0], set) != 0);
+  munmap(page, 8192);
+  CLOSE(ends);
+}
+
+static void drain_and_close(int fd, long count) {
+  drain_slowly(fd, count);
+  close(fd);
+}
+
+SCRIPT(select_writing) {
+  int ends[2];
+  char bytes[4096] = {0};
+  make_tcp_pair(ends);
+  make_small(ends[0]), make_small(ends[1]);
+  while (send(ends[0], bytes, sizeof bytes, MSG_DONTWAIT) > 0) {
+  }
+  fd_set reading, writing;
+  FD_ZERO(&writing); FD_SET(ends[0], &writing);
+  struct timeval time = {0, 30000};
+  CALL(select(ends[0] + 1, NULL, &writing, NULL, &time));
+  FD_ZERO(&reading); FD_SET(ends[0], &reading);
+  FD_SET(ends[0], &writing);
+  later(log, drain_and_close, ends[1], 100000000);
+  CALL(select(ends[0] + 1, &reading, &writing, NULL, NULL));
+  tell(log, "set %d %d\n", FD_ISSET(ends[0], &reading) != 0, FD_ISSET(ends[0], &writing) != 0);
+  shutdown(ends[0], SHUT_WR);
+  CALL(select(ends[0] + 1, &reading, NULL, NULL, &(struct timeval){0, 1000}) >= 0);
+  close(ends[0]);
+}
+
+sighandler_t bsd_signal(int, sighandler_t);
+
+SCRIPT(signal_other_names) {
+  struct sigaction before, told;
+  sigaction(SIGUSR2, NULL, &before);
+  bsd_signal(SIGUSR2, note);
+  sigaction(SIGUSR2, NULL, &told);
+  tell(log, "%d %x\n", told.sa_handler == note, told.sa_flags & ~0x04000000);
+  tell(log, "%d\n", bsd_signal(SIGUSR2, SIG_IGN) == note);
+  tell(log, "%d\n", sysv_signal(SIGUSR2, note) == SIG_IGN);
+  sigaction(SIGUSR2, NULL, &told);
+  tell(log, "%d %x\n", told.sa_handler == note, (unsigned)told.sa_flags & ~0x04000000u);
+  seen = 0;
+  raise(SIGUSR2);
+  sigaction(SIGUSR2, &before, &told);
+  tell(log, "%d %d\n", (int)seen, told.sa_handler == SIG_DFL);
+}
+
+ssize_t __read(int, void *, size_t);
+ssize_t __write(int, const void *, size_t);
+ssize_t __send(int, const void *, size_t, int);
+int __connect(int, const struct sockaddr *, socklen_t);
+int __poll(struct pollfd *, nfds_t, int);
+int __select(int, fd_set *, fd_set *, fd_set *, struct timeval *);
+int __nanosleep(const struct timespec *, struct timespec *);
+pid_t __waitpid(pid_t, int *, int);
+int __close(int);
+int __dup2(int, int);
+int __fcntl(int, int, ...);
+ssize_t __recvfrom_chk(int, void *, size_t, size_t, int, struct sockaddr *, socklen_t *);
+
+/// libc calls them so, and some libraries do.
+SCRIPT(other_names) {
+  int ends[2], status = 0;
+  char buffer[64];
+  make_pair(SOCK_STREAM, ends);
+  CALL(__write(ends[1], "one", 3));
+  CALL_FILLING(buffer, __read(ends[0], buffer, sizeof buffer));
+  CALL(__send(ends[1], "three", 5, 0));
+  CALL_FILLING(buffer, __recvfrom_chk(ends[0], buffer, 5, sizeof buffer, 0, NULL, NULL));
+  later(log, write_hello, ends[1], 0);
+  CALL_FILLING(buffer, __read(ends[0], buffer, sizeof buffer));
+  struct pollfd one = {ends[0], POLLIN, 0};
+  CALL(__poll(&one, 1, 20));
+  fd_set set;
+  FD_ZERO(&set); FD_SET(ends[0], &set);
+  CALL(__select(ends[0] + 1, &set, NULL, NULL, &(struct timeval){0, 20000}));
+  const struct timespec little = {0, 20000000};
+  CALL(__nanosleep(&little, NULL));
+  const pid_t child = start("sleep .03; exit 3");
+  tell(log, "%d %x\n", __waitpid(child, &status, 0) == child, status);
+  int port;
+  const int listener = make_listener(&port), stranger = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address;
+  socklen_t length = sizeof address;
+  getsockname(listener, (struct sockaddr *)&address, &length);
+  CALL(__connect(stranger, (struct sockaddr *)&address, length));
+  tell(log, "%d\n", __dup2(stranger, listener) == listener);
+  CALL(fcntl64(stranger, F_SETFL, O_NONBLOCK));
+  CALL(__fcntl(listener, F_GETFL) & O_NONBLOCK);
+  CALL(recv(stranger, buffer, sizeof buffer, 0));
+  CALL(__close(stranger));
+  CALL(__close(listener));
+  CALL(__close(-1));
+  CLOSE(ends);
+}
+
+SCRIPT(ends_of_descriptors) {
+  int ends[2];
+  make_pair(SOCK_STREAM, ends);
+  const int number = dup(ends[0]);
+  tell(log, "%d\n", dup2(ends[1], number) == number);
+  tell(log, "%d\n", dup2(number, number) == number);
+  tell(log, "%d\n", dup3(ends[0], number, O_CLOEXEC) == number);
+  CALL(fcntl(number, F_GETFD));
+  errno = 0;
+  tell(log, "%d, errno %d\n", dup3(number, number, 0), errno);
+  errno = 0;
+  tell(log, "%d, errno %d\n", dup2(-1, number), errno);
+  errno = 0;
+  tell(log, "%d, errno %d\n", dup2(number, -1), errno);
+  errno = 0;
+  tell(log, "%d, errno %d\n", close_range((unsigned)number, (unsigned)number, 1 << 2), errno);
+  CALL(fcntl(number, F_GETFD));
+  tell(log, "%d\n", close_range((unsigned)number, (unsigned)number, 0));
+  CALL(close_range(7, 3, 0));
+  CALL(close_range(1u << 30, ~0u, 0));
+  CALL(close_range(1u << 30, ~0u, 1 << 20));
+  CALL(close(-1));
+  CLOSE(ends);
+}
