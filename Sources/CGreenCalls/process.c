@@ -109,12 +109,21 @@ int evg_green_waitid(idtype_t type, id_t id, siginfo_t *info, int options) {
 
 // MARK: Commands
 
-// SIGINT and SIGQUIT are for the command as long as any runs.
+// SIGINT and SIGQUIT are for the command as long as any runs. And SIGCHLD comes when none of this
+// thread's runs any more: a handler that waits for any child would take the news away.
 static evg_lock commands_lock;
 static unsigned commands;
 static struct sigaction interrupt_before, quit_before;
+static __thread unsigned own_commands;
+static __thread bool blocked_children;
 
 __attribute__((constructor)) static void prepare(void) { evg_lock_init(&commands_lock); }
+
+static const sigset_t *only_children(void) {
+  static __thread sigset_t only;
+  sigaddset(&only, SIGCHLD);
+  return &only;
+}
 
 static void command_begins(void) {
   evg_lock_take(&commands_lock);
@@ -124,6 +133,10 @@ static void command_begins(void) {
     real(sigaction)(SIGQUIT, &ignore, &quit_before);
   }
   evg_lock_give(&commands_lock);
+  if (own_commands++ > 0) return;
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, only_children(), &before);
+  blocked_children = sigismember(&before, SIGCHLD) == 1;
 }
 
 static void command_ends(void) {
@@ -133,6 +146,9 @@ static void command_ends(void) {
     real(sigaction)(SIGQUIT, &quit_before, NULL);
   }
   evg_lock_give(&commands_lock);
+  if (--own_commands == 0 && !blocked_children) {
+    pthread_sigmask(SIG_UNBLOCK, only_children(), NULL);
+  }
 }
 
 static int start_shell(const char *command, pid_t *process) {
@@ -140,6 +156,7 @@ static int start_shell(const char *command, pid_t *process) {
   posix_spawnattr_init(&attributes);
   sigset_t mask, defaults;
   pthread_sigmask(SIG_BLOCK, NULL, &mask);
+  if (!blocked_children) sigdelset(&mask, SIGCHLD);
   sigemptyset(&defaults);
   if (interrupt_before.sa_handler != SIG_IGN) sigaddset(&defaults, SIGINT);
   if (quit_before.sa_handler != SIG_IGN) sigaddset(&defaults, SIGQUIT);

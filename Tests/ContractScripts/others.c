@@ -255,6 +255,51 @@ SCRIPT(run_system) {
   CALL(system(NULL) != 0);
 }
 
+/// Which of the signals are blocked, or ignored, as a file of the kernel's tells.
+static void tell_signals(contract_log *log, const char *path) {
+  char line[256];
+  FILE *file = fopen(path, "r");
+  while (file && fgets(line, sizeof line, file)) {
+    if (strncmp(line, "SigBlk", 6) != 0 && strncmp(line, "SigIgn", 6) != 0) continue;
+    const unsigned long long set = strtoull(line + 7, NULL, 16);
+    tell(log, "%.6s %d %d %d\n", line, (int)(set >> (SIGINT - 1) & 1),
+         (int)(set >> (SIGQUIT - 1) & 1), (int)(set >> (SIGCHLD - 1) & 1));
+  }
+  if (file) fclose(file);
+}
+
+static contract_log *meanwhile;
+
+static void look_at_signals(int thread, long unused) {
+  (void)unused;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/status", thread);
+  tell_signals(meanwhile, path);
+}
+
+SCRIPT(run_system_signals) {
+  char path[] = "/tmp/evergreen-XXXXXX", command[100];
+  close(mkstemp(path));
+  struct sigaction interrupt, quit, action = {.sa_handler = SIG_DFL};
+  sigaction(SIGINT, &action, &interrupt), sigaction(SIGQUIT, &action, &quit);
+  meanwhile = log;
+  const int self = (int)syscall(SYS_gettid);
+  for (int blocks = 0; blocks < 2; blocks++) {
+    sigset_t children, before;
+    sigemptyset(&children), sigaddset(&children, SIGCHLD);
+    pthread_sigmask(blocks ? SIG_BLOCK : SIG_UNBLOCK, &children, &before);
+    look_at_signals(self, 0);
+    later(log, look_at_signals, self, 0);
+    snprintf(command, sizeof command, "cat /proc/self/status > %s; sleep .2; exit 3", path);
+    tell(log, "%x\n", system(command));
+    look_at_signals(self, 0);
+    tell_signals(log, path);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+  }
+  sigaction(SIGINT, &interrupt, NULL), sigaction(SIGQUIT, &quit, NULL);
+  unlink(path);
+}
+
 SCRIPT(run_popen) {
   char line[64] = "";
   FILE *stream = popen("echo hello; sleep .05; exit 9", "r");
@@ -316,5 +361,17 @@ SCRIPT(lock_bad) {
   CALL(fcntl(-1, F_SETLKW, &range));
   CALL(lockf(file, 77, 0));
   CALL(lockf(-1, F_LOCK, 0));
+  close(file);
+}
+
+SCRIPT(lock_large) {
+  const int file = open_file("text");
+  struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 10};
+  CALL(lockf64(file, F_LOCK, 10));
+  CALL(lockf64(file, F_TEST, 10));
+  CALL(lockf64(file, F_ULOCK, 10));
+  CALL(fcntl64(file, F_SETLKW, &range));
+  CALL(fcntl64(file, F_OFD_SETLK, &range));
+  CALL(lockf64(-1, F_LOCK, 0));
   close(file);
 }

@@ -209,33 +209,32 @@ void make_small(int fd) {
   W(recvmmsg_some) W(recvmmsg_for_one) W(recvmmsg_time) W(recv_shutdown)                           \
   S(read_ready) W(read_pipe) W(read_pipe_end) W(read_named_fifo) W(read_terminal) W(read_eventfd)  \
   W(read_signalfd)                 \
-  W(read_timerfd) W(read_inotify) S(read_file) S(read_devices) S(read_bad) S(read_not_blocking)    \
+  W(read_timerfd) W(read_inotify) S(read_file) S(read_devices) S(read_bad) S(read_not_blocking)\
+  S(read_file_in_pieces) S(read_short) S(read_at_64) S(numbers_of_others) W(number_of_a_pipe)          \
   W(read_socket) W(readv_socket) W(readv_pipe) S(read_at) W(read_checked) S(read_nothing)          \
   S(send_small) W(send_large) W(send_large_tcp) W(send_until_reset) S(send_to_nobody)              \
   W(send_time_limit) S(send_not_blocking) S(send_bad) W(sendmsg_large) S(sendmsg_rights)           \
   S(sendmmsg_some) W(sendmmsg_large) W(send_full_datagrams) S(sendto_datagram)                     \
   S(write_small) W(write_pipe_large) W(write_pipe_atomic) S(write_pipe_to_nobody)                  \
   W(write_eventfd_full) W(write_terminal) W(write_named_fifo) W(writev_pipe) W(writev_socket)      \
-  S(write_file) S(write_bad) S(write_not_blocking) W(sendfile_large) W(splice_late)                \
+  S(write_file) S(write_bad) S(write_not_blocking) W(sendfile_large) W(sendfile_64) W(splice_late) W(pwritev2_pipe)                \
   S(connect_ready) S(connect_refused) S(connect_bad) S(connect_not_blocking) W(connect_time_limit) \
   W(connect_full_queue) W(accept_late) S(accept_ready) W(accept_time_limit) S(accept_bad)          \
   S(accept_not_blocking) W(accept_flags)                                                           \
   S(poll_ready) W(poll_late) W(poll_time) S(poll_bad) W(poll_many) W(poll_nothing) W(poll_end)     \
   W(poll_other_events) W(poll_twice_the_same) S(poll_files) W(poll_checked) W(ppoll_late)          \
-  W(ppoll_signal) W(select_late) W(select_time) S(select_bad) S(select_files) W(select_sets)       \
+  W(ppoll_signal) W(select_late) W(select_time) S(select_bad) S(select_files) W(select_sets) S(select_wild) W(select_beyond)\
+  W(select_to_the_limit) W(select_writing)       \
   W(pselect_signal) W(epoll_late) W(epoll_time) S(epoll_bad) W(epoll_pwait_signal) W(epoll_2)      \
   W(sleep_some) S(sleep_bad) W(sleep_until)                                                        \
   W(signal_breaks_recv) W(signal_lets_recv_go_on) W(signal_breaks_timed_recv) W(signal_breaks_poll) \
   W(signal_breaks_sleep) W(signal_breaks_read) W(signal_breaks_accept) W(signal_breaks_waitpid)    \
-  W(signal_breaks_epoll) W(signal_after_a_part) S(signal_handlers)                                 \
+  W(signal_breaks_epoll) W(signal_after_a_part) S(signal_handlers)\
+  S(signal_other_names) W(other_names) S(ends_of_descriptors)                                 \
   S(names_numeric) W(names_local) W(names_unknown) W(names_back) W(hosts) W(hosts_reentrant)       \
   W(wait_late) S(wait_ready) S(wait_bad) W(wait_any) W(wait_stopped) W(wait_id) W(wait_usage)      \
-  S(run_vfork) W(run_system) W(run_popen)                                                                       \
-  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad)                                            \
-  L(mutex_free) L(mutex_late) L(mutex_kinds) L(mutex_time_limit) L(mutex_robust) L(mutex_bad)      \
-  L(shared_lock_late) L(shared_lock_time_limit) L(condition_late) L(condition_time_limit)          \
-  L(condition_both_ways) L(condition_bad) L(semaphore_late) L(semaphore_time_limit)                \
-  L(semaphore_signal) L(join_late) L(join_bad) L(once_late) L(spin_late) L(locks_in_c)
+  S(run_vfork) W(run_system) W(run_system_signals) W(run_popen)                                                                       \
+  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad) S(lock_large)
 
 #define DECLARE(name) SCRIPT(name);
 SCRIPTS(DECLARE, DECLARE, DECLARE)

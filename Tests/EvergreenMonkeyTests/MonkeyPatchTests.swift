@@ -148,6 +148,53 @@ struct MonkeyPatchTests {
     }
   }
 
+  /// Without an epoll of its own.
+  @Test func selectOfOneDescriptorIsAPlainWait() async throws {
+    try await runGreen {
+      let (one, other) = connection()
+      let selecting = spawn { () -> Int32 in
+        var set = fd_set()
+        withUnsafeMutableBytes(of: &set) { $0[Int(one) / 8] |= 1 << UInt8(one % 8) }
+        return select(one + 1, &set, nil, nil, nil)
+      }
+      try Greenlet.yield()
+      #expect(Hub.current.report().contains("reading descriptor \(one)"))
+      #expect(send(other, "x", 1, 0) == 1)
+      try #expect(selecting.get(timeout: .seconds(20)) == 1)
+      close(one)
+      close(other)
+    }
+  }
+
+  /// As in libc, where several threads may be in it: the last one restores what was.
+  @Test func severalCommandsAtOnce() async throws {
+    try await runGreen {
+      func blocksChildren() -> Bool {
+        var mask = sigset_t()
+        pthread_sigmask(SIG_BLOCK, nil, &mask)
+        return sigismember(&mask, SIGCHLD) == 1
+      }
+      var children = sigset_t()
+      sigemptyset(&children)
+      sigaddset(&children, SIGCHLD)
+      pthread_sigmask(SIG_UNBLOCK, &children, nil)
+      let commands = ["sleep .3; exit 4", "sleep .1; exit 5"].map { (command: String) in
+        spawn { Glibc.system(command) >> 8 }
+      }
+      try Greenlet.yield()
+      #expect(blocksChildren())
+      try #expect(commands[1].get() == 5)
+      #expect(blocksChildren() && !commands[0].isReady)
+      try #expect(commands[0].get() == 4)
+      #expect(!blocksChildren())
+      let killed = spawn { Glibc.system("sleep 20") }
+      try Greenlet.yield()
+      #expect(blocksChildren())
+      try killed.kill()
+      #expect(!blocksChildren())
+    }
+  }
+
   // MARK: Closing
 
   private func waitFor(_ descriptor: Int32) -> Greenlet<Int32> {
