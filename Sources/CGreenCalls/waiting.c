@@ -26,14 +26,6 @@ void evg_patch_hub_set(const evg_patch_hub *hub) {
   __atomic_store_n(&evg_hub, hub, __ATOMIC_RELEASE);
 }
 
-bool evg_patch_exempt(bool on) {
-  evg_context *current = evg_self.current;
-  if (!current) return false;
-  const bool before = current->is_unpatched;
-  current->is_unpatched = on;
-  return before;
-}
-
 bool evg_is_here(void) {
   return atomic_load_explicit(&here, memory_order_relaxed) == getpid();
 }
@@ -48,11 +40,20 @@ evg_real_functions evg_real;
   extern __attribute__((weak)) result __interceptor_##name(__VA_ARGS__);
 EVG_REAL_FUNCTIONS(EVG_INTERCEPTOR)
 
+// In a program that is linked statically there is nobody to ask for them, and nobody has taken over
+// their names.
+#define EVG_STATIC(result, name, ...) extern result static_##name(__VA_ARGS__) __asm__(#name);
+EVG_REAL_FUNCTIONS(EVG_STATIC)
+// Which some libc lack.
+extern __attribute__((weak)) __typeof__(static_close_range) static_close_range;
+extern __attribute__((weak)) __typeof__(static_epoll_pwait2) static_epoll_pwait2;
+
 static const struct {
   const char *name;
-  void *interceptor;
+  void *interceptor, *static_function;
 } functions[] = {
-#define EVG_ENTRY(result, name, ...) {#name, (void *)__interceptor_##name},
+#define EVG_ENTRY(result, name, ...)                                                               \
+  {#name, (void *)__interceptor_##name, (void *)static_##name},
   EVG_REAL_FUNCTIONS(EVG_ENTRY)
 };
 enum { FUNCTION_COUNT = sizeof functions / sizeof functions[0] };
@@ -62,9 +63,13 @@ static int is_missing(void) {
   return -1;
 }
 
+static bool is_static(void) { return !dlsym(RTLD_NEXT, "getpid"); }
+
 void *evg_real_find(void *slot, const char *name) {
-  void *found = functions[(void **)slot - (void **)&evg_real].interceptor;
+  const long index = (void **)slot - (void **)&evg_real;
+  void *found = functions[index].interceptor;
   if (!found) found = dlsym(RTLD_NEXT, name);
+  if (!found && is_static()) found = functions[index].static_function;
   if (!found) found = (void *)is_missing;
   *(void *volatile *)slot = found;
   return found;
@@ -227,10 +232,6 @@ int evg_flags(int fd) {
 #else  // nothing is green
 #include "CGreenCalls.h"
 void evg_patch_hub_set(const evg_patch_hub *hub) { (void)hub; }
-
-bool evg_patch_exempt(bool on) {
-  (void)on;
-  return false;
-}
+bool evg_interrupt_waits(void) { return false; }
 
 #endif

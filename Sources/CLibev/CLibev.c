@@ -72,8 +72,14 @@ int32_t evg_poll_set_put(int32_t set, int32_t fd, int16_t events, bool is_there)
 #endif
 }
 
+static void (*_Atomic when_woken)(void);
+
+void evg_when_interrupted(void (*call)(void)) { when_woken = call; }
+
 static void woken(struct ev_loop *raw, ev_async *watcher, int revents) {
   (void)raw, (void)watcher, (void)revents;
+  void (*call)(void) = when_woken;
+  if (call) call();
 }
 
 void evg_loop_open(evg_loop *loop, struct ev_loop *raw) {

@@ -239,15 +239,17 @@ extension Hub {
   }
 }
 
-/// Makes a system call of our own, which does not wait: it is libc's also where that is patched.
+/// Makes calls that are libc's own also where that is patched: for the calling greenlet alone, if one
+/// calls.
 @inline(__always)
-package func withoutPatching<R>(_ call: () -> R) -> R {
-  let context = evg_current().unsafelyUnwrapped
+package func withoutPatching<R, Failure: Error>(
+  _ call: () throws(Failure) -> R
+) throws(Failure) -> R {
+  guard let context = evg_current() else { return try call() }
   let before = context.pointee.is_unpatched
   context.pointee.is_unpatched = true
-  let result = call()
-  context.pointee.is_unpatched = before
-  return result
+  defer { context.pointee.is_unpatched = before }
+  return try call()
 }
 
 /// A descriptor cannot be watched any more.

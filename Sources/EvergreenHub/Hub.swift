@@ -153,6 +153,7 @@ public final class Hub {
     let eventLoop: Loop
     do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
     eventLoop.isDriven = true
+    eventLoop.hasReady = { evg_thread_self().pointee.ready_head != nil }
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
     evg_set_hub(hub.context, Unmanaged.passRetained(hub).toOpaque())
     evg_thread_self().pointee.now = hub.loop.now
@@ -312,9 +313,16 @@ public final class Hub {
   /// - Throws: What is due in the caller, which has lost nothing yet.
   @inline(never)
   package func giveTurn() throws {
+    try checkForDueError()
+    giveTurnInForeignCode()
+    try checkForDueError()
+  }
+
+  /// The same for foreign code, at which nothing can be thrown: what is due stays due.
+  package func giveTurnInForeignCode() {
     ioBudget = Hub.mostIO
     evg_thread_self().pointee.budget = 0  // by way of the loop
-    try Greenlet.yield()
+    evg_yield()
   }
 
   // MARK: The end

@@ -107,10 +107,10 @@ public enum MonkeyPatch {
   /// that it spawns are patched.
   ///
   /// - Returns: What `body` returns.
-  public static func withoutPatching<R>(_ body: () throws -> R) rethrows -> R {
-    let before = evg_patch_exempt(true)
-    defer { _ = evg_patch_exempt(before) }
-    return try body()
+  public static func withoutPatching<R, Failure: Error>(
+    _ body: () throws(Failure) -> R
+  ) throws(Failure) -> R {
+    try EvergreenHub.withoutPatching(body)
   }
 }
 

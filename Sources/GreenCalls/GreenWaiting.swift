@@ -27,6 +27,7 @@ package enum GreenWaiting {
         give_turn: giveTurn, refusal: refusal, wake_hub: wakeHub, has_resolver: hasResolver,
         resolve: resolve, forget: forget))
     evg_patch_hub_set(hub)
+    evg_when_interrupted { _ = evg_interrupt_waits() }
     return true
   }()
 
@@ -137,11 +138,7 @@ private let runElsewhere: @convention(c) (UnsafeMutablePointer<evg_patch_job>) -
   return error != 0 ? error : EAGAIN  // no thread to be had
 }
 
-private let giveTurn: @convention(c) () -> Void = {
-  Hub.current.ioBudget = Hub.mostIO
-  evg_thread_self().pointee.budget = 0  // by way of the loop
-  evg_yield()
-}
+private let giveTurn: @convention(c) () -> Void = { Hub.current.giveTurnInForeignCode() }
 
 /// Foreign code may try again and again: others run meanwhile, and code that gives up only when it
 /// likes (`Thread.sleep` at its time, libcurl when its thread has looked a name up) does not spin.

@@ -16,6 +16,7 @@ enum Alone {
     }
     try pipes()
     try timing()
+    try signals()
     try children()
     try locks()
   }
@@ -58,6 +59,33 @@ enum Alone {
 
   static func timing() throws {
     try report("usleep") { usleep(5000) }
+  }
+
+  /// Nobody takes over the hub's calls, and still it learns of handlers.
+  static func signals() throws {
+    for flags in [0, SA_RESTART] {
+      var action = sigaction()
+      action.__sigaction_handler.sa_handler = { _ in }
+      action.sa_flags = flags
+      sigaction(SIGALRM, &action, nil)
+      var soon = itimerval()
+      soon.it_value.tv_usec = 20_000
+      setitimer(__itimer_which_t(ITIMER_REAL.rawValue), &soon, nil)
+      var ends: [Int32] = [-1, -1]
+      guard pipe(&ends) == 0 else { return }
+      let (reading, writing) = (ends[0], ends[1])
+      // Its own call goes on: usleep(3) does so never.
+      let late = spawn {
+        for _ in 0..<100 { usleep(2000) }
+        write(writing, "x", 1)
+      }
+      var byte: UInt8 = 0
+      let count = read(reading, &byte, 1)
+      print(flags == 0 ? "interrupted" : "going on", count == 1 || errno == EINTR, count)
+      try late.join()
+      close(reading)
+      close(writing)
+    }
   }
 
   static func children() throws {

@@ -27,6 +27,7 @@ struct AloneTests {
     #expect(
       Array(lines.dropFirst(names.count)) == [
         "read 1 green", "closed true", "usleep 0 green",
+        "interrupted true -1", "going on true 1",
         "wait true green", "status 3", "wait true green", "status 4", "no child true",
         "lockf 0 green", "ended true", "F_SETLKW 0 green", "ended true",
       ])

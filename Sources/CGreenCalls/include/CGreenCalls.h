@@ -91,8 +91,9 @@ typedef struct evg_patch_hub {
 
 void evg_patch_hub_set(const evg_patch_hub *_Nonnull hub);
 
-/// The calling greenlet's calls are libc's own while this is so. Returns what was so before.
-bool evg_patch_exempt(bool on);
+/// Ends those of the waits that handlers of signals have interrupted since. Called by the hub; true if
+/// there are any.
+bool evg_interrupt_waits(void);
 
 #ifdef __linux__
 

@@ -149,10 +149,6 @@ sighandler_t evg_set_handler(int signal, sighandler_t call, int flags, bool wrap
 /// Wraps the handlers that are installed already.
 void evg_wrap_handlers(void);
 
-/// Ends those of the waits that handlers have interrupted since. Called by the hub; true if there are
-/// any.
-bool evg_interrupt_waits(void);
-
 /// libc's own, called by the hub or by nobody of ours. The hub does not wait, as `look` says, if it has
 /// made somebody ready.
 #define EVG_PASS_ON(call, look)                                                                   \

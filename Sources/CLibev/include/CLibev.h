@@ -28,6 +28,11 @@
 #ifndef EV_COMPAT3
 #define EV_COMPAT3 0
 #endif
+#if defined(__swift__) && defined(__linux__)
+// libc's types are to be those of Swift's Glibc, not this module's.
+#pragma clang module import SwiftGlibc
+#undef EV_NONE  // of <elf.h>
+#endif
 #include <CLocks.h>
 #include <ev.h>
 #include <pthread.h>
@@ -112,6 +117,9 @@ EVG_INLINE void evg_poll(evg_loop * _Nonnull loop, bool wait) {
 EVG_INLINE void evg_interrupt(evg_loop * _Nonnull loop) {
   ev_async_send(loop->raw, &loop->wakeup);
 }
+
+/// Has `call` called in each loop's pass that `evg_interrupt` has woken, by the loop's thread.
+void evg_when_interrupted(void (* _Nonnull call)(void));
 
 /// From any thread, while the loop is open: makes an active watcher fire. Nothing happens in a child
 /// where the loop's thread is not.

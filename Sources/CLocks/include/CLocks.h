@@ -10,6 +10,10 @@
 #ifndef EVERGREEN_CLOCKS_H
 #define EVERGREEN_CLOCKS_H
 
+#if defined(__swift__) && defined(__linux__)
+// libc's types are to be those of Swift's Glibc, not this module's.
+#pragma clang module import SwiftGlibc
+#endif
 #include <pthread.h>
 #include <stdint.h>
 

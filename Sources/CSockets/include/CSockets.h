@@ -4,6 +4,10 @@
 #ifndef EVERGREEN_CSOCKETS_H
 #define EVERGREEN_CSOCKETS_H
 
+#if defined(__swift__) && defined(__linux__)
+// libc's types are to be those of Swift's Glibc, not this module's.
+#pragma clang module import SwiftGlibc
+#endif
 #include <stdint.h>
 #include <stddef.h>
 #include <sys/types.h>
