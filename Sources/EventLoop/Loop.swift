@@ -101,6 +101,12 @@ public final class Loop {
     set { core.isDriven = newValue }
   }
 
+  /// The hub's: whether somebody is ready to run, asked where the loop is about to wait.
+  package var hasReady: () -> Bool {
+    get { core.hasReady }
+    set { core.hasReady = newValue }
+  }
+
   // MARK: Running
 
   /// How long ``run(_:)`` goes on.

@@ -36,6 +36,8 @@ final class LoopCore {
 
   /// A hub runs this loop, and nobody else may.
   var isDriven = false
+  /// Whether somebody is ready to run, so that the loop must not wait.
+  var hasReady: () -> Bool = { false }
 
   /// libev's loop, or `nil` once it has been destroyed.
   var raw: OpaquePointer? { state.pointee.raw }

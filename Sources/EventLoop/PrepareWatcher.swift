@@ -13,7 +13,11 @@ public final class PrepareWatcher: Watcher {
 
   /// Starts the watch; gives an active watcher another callback.
   public func start(_ callback: @escaping () throws -> Void) {
-    activate(callback)
+    // What it has made ready is not for the loop to see, which is about to wait.
+    activate { [unowned core] in
+      defer { if core.isDriven, core.hasReady() { evg_interrupt(core.state) } }
+      try callback()
+    }
   }
 
   private var prepare: UnsafeMutablePointer<ev_prepare> {

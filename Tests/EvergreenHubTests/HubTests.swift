@@ -29,6 +29,36 @@ struct HubTests {
     }
   }
 
+  /// libev does not ask whether somebody is ready when it begins to wait.
+  @Test(arguments: [false, true])
+  func whatAPrepareWatcherWakesRunsAtOnce(_ fails: Bool) async throws {
+    try await runGreen {
+      let loop = Hub.current.eventLoop
+      loop.onError = { _, _ in }
+      let event = Event()
+      let prepare = loop.prepare()
+      prepare.start {
+        prepare.stop()
+        event.set()
+        if fails { throw OneError() }
+      }
+      let begin = ContinuousClock.now
+      try #expect(event.wait(timeout: .seconds(30)))
+      #expect(ContinuousClock.now - begin < .seconds(15))
+    }
+  }
+
+  @Test func aPrepareWatcherThatWakesNobodyLetsTheLoopWait() async throws {
+    try await runGreen {
+      var passes = 0
+      let prepare = Hub.current.eventLoop.prepare()
+      prepare.start { passes += 1 }
+      try sleep(for: .milliseconds(50))
+      prepare.stop()
+      #expect(passes < 20)
+    }
+  }
+
   @Test func eachThreadHasItsOwn() throws {
     let log = SharedLog()
     let threads = (0..<4).map { number in
