@@ -87,7 +87,9 @@ public struct ResolverError: Error, Hashable, Sendable, CustomStringConvertible 
 
 /// Asks the C library, on threads: its answers are the system's, whatever that is configured to ask.
 ///
-/// A look-up that is killed or timed out is left to end by itself; its answer is dropped.
+/// A look-up that is killed or timed out is left to end by itself; its answer is dropped. The hubs' own
+/// resolver looks up 16 names at a time, and beside those up to 112 that nobody waits for any more
+/// may still occupy threads until the system gives them up.
 ///
 /// > gevent: `gevent.resolver.thread.Resolver`.
 public final class ThreadPoolResolver: Resolver {
@@ -97,7 +99,7 @@ public final class ThreadPoolResolver: Resolver {
   public init(pool: ThreadPool) { self.pool = pool }
 
   /// For whoever needs no pool of his own; look-ups do not compete with other work for threads.
-  static let sharedPool = ThreadPool(maxThreads: 16)
+  static let sharedPool = ThreadPool(maxThreads: 16, maxAbandoned: 112)
 
   public func addresses(
     of host: String, port: UInt16, family: SocketAddress.Family?

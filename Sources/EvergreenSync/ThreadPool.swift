@@ -34,9 +34,17 @@ public final class ThreadPool: Sendable {
   /// - Parameters:
   ///   - maxThreads: How many threads there may be, 1 or more.
   ///   - idleTimeout: How long a thread without work lives on; `.zero` or less ends it at once.
-  public init(maxThreads: Int = 10, idleTimeout: Duration = .seconds(5)) {
+  public convenience init(maxThreads: Int = 10, idleTimeout: Duration = .seconds(5)) {
+    self.init(maxThreads: maxThreads, maxAbandoned: 0, idleTimeout: idleTimeout)
+  }
+
+  /// - Parameters:
+  ///   - maxThreads: How many threads there may be, 1 or more.
+  ///   - maxAbandoned: How many more, in place of those whose work nobody waits for any more.
+  ///   - idleTimeout: How long a thread without work lives on; `.zero` or less ends it at once.
+  package init(maxThreads: Int, maxAbandoned: Int, idleTimeout: Duration = .seconds(5)) {
     require(maxThreads > 0, "a thread pool cannot have \(maxThreads) threads")
-    core = Core(maxThreads: maxThreads, idleTimeout: idleTimeout)
+    core = Core(maxThreads: maxThreads, maxAbandoned: maxAbandoned, idleTimeout: idleTimeout)
   }
 
   deinit { core.shutDown() }
@@ -73,7 +81,7 @@ public final class ThreadPool: Sendable {
     do {
       _ = try hub.wait(WaitReason("a thread of a pool"), until: .never, in: ticket)
     } catch {
-      ticket.isAbandoned.store(true, ordering: .releasing)
+      abandon(ticket)
       throw error
     }
     return try ticket.outcome.unsafelyUnwrapped.get()
@@ -101,9 +109,16 @@ public final class ThreadPool: Sendable {
       evg_current().unsafelyUnwrapped, WaitReason("a thread of a pool"), until: .never,
       enlist: { ticket.waiters.append($0) }, delist: { ticket.waiters.remove($0) })
     if isThrough, case .success = ticket.outcome { return true }
-    ticket.isAbandoned.store(true, ordering: .releasing)
+    abandon(ticket)
     if isThrough { drop() }
     return false
+  }
+
+  /// Nobody waits for it any more. If it is under way its thread does not count.
+  private func abandon<R>(_ ticket: Ticket<R>) {
+    if ticket.progress.exchange(.abandoned, ordering: .acquiringAndReleasing) == .running {
+      core.abandonOne()
+    }
   }
 
   private func start<R: Sendable>(
@@ -111,14 +126,19 @@ public final class ThreadPool: Sendable {
   ) -> Bool {
     let door = hub.backDoor
     hub.externalWakers += 1
-    let isAccepted = core.add { refusal in
-      if !ticket.isAbandoned.load(ordering: .acquiring) {
+    let isAccepted = core.add { [core] refusal in
+      let (isWanted, _) = ticket.progress.compareExchange(
+        expected: .waiting, desired: .running, ordering: .acquiringAndReleasing)
+      if isWanted {
         ticket.outcome = refusal.map { .failure($0) } ?? Result { try body() }
+        let (isStillWanted, _) = ticket.progress.compareExchange(
+          expected: .running, desired: .over, ordering: .acquiringAndReleasing)
+        if !isStillWanted { core.endAbandoned() }
       }
       let isHeard = door.post {
         Hub.current.externalWakers -= 1
         // Only here is it certain that nobody will wait any more.
-        if ticket.isAbandoned.load(ordering: .acquiring) { ticket.drop?() }
+        if ticket.progress.load(ordering: .acquiring) == .abandoned { ticket.drop?() }
         ticket.waiters.signalFirst()
       }
       if !isHeard { ticket.drop?() }
@@ -152,7 +172,11 @@ private final class Ticket<R: Sendable>: WaitListOwner, @unchecked Sendable {
   var waiters = WaitList()
   var outcome: Result<R, any Error>?
   var drop: (@Sendable () -> Void)?
-  let isAbandoned = Atomic(false)
+  let progress = Atomic(Progress.waiting)
+}
+
+private enum Progress: UInt8, AtomicRepresentable {
+  case waiting, running, over, abandoned
 }
 
 /// What the pool's threads hold, so that the pool itself can go.
@@ -162,6 +186,8 @@ private final class Core: Sendable {
   struct State {
     var jobs = JobQueue()
     var threads = 0
+    /// Those of them whose work nobody waits for. For a moment it may be one less, when that ends.
+    var abandoned = 0
     /// Threads that wait for work, and how many of them have been woken and not yet looked.
     var idle = 0
     var woken = 0
@@ -179,12 +205,13 @@ private final class Core: Sendable {
   }
 
   private let state = Lock(State())
-  private let maxThreads: Int
+  private let maxThreads, maxAbandoned: Int
   private let idleTimeout: Duration
   private let signal = ThreadSignal()
 
-  init(maxThreads: Int, idleTimeout: Duration) {
+  init(maxThreads: Int, maxAbandoned: Int, idleTimeout: Duration) {
     self.maxThreads = maxThreads
+    self.maxAbandoned = maxAbandoned
     self.idleTimeout = idleTimeout
   }
 
@@ -204,7 +231,7 @@ private final class Core: Sendable {
     let need: Need = withState { state in
       if state.isClosed { return .refusal }
       state.jobs.append(job)
-      if state.idle < state.jobs.count, state.threads < maxThreads {
+      if state.idle < state.jobs.count, hasRoom(state) {
         state.threads += 1
         return .thread
       }
@@ -221,6 +248,28 @@ private final class Core: Sendable {
     }
     return true
   }
+
+  private func mostThreads(_ state: State) -> Int {
+    maxThreads + max(0, min(state.abandoned, maxAbandoned))
+  }
+
+  private func hasRoom(_ state: State) -> Bool {
+    state.threads < mostThreads(state)
+  }
+
+  /// What runs on one of the threads is wanted no more: another one may take its place.
+  func abandonOne() {
+    let needsThread = withState { state in
+      state.abandoned += 1
+      guard state.idle < state.jobs.count, hasRoom(state) else { return false }
+      state.threads += 1
+      return true
+    }
+    if needsThread { startThread() }
+  }
+
+  /// That has ended: its thread is one of the pool's again, and ends by itself if they are too many.
+  func endAbandoned() { withState { $0.abandoned -= 1 } }
 
   func shutDown() {
     let waiting = withState { state in
@@ -254,12 +303,12 @@ private final class Core: Sendable {
   }
 
   private func next() -> Job? {
-    if let job = withState({ $0.jobs.popFirst() }) { return job }
     while true {
       let seen = signal.generation
       let job: Job?? = withState { state in
-        if let job = state.jobs.popFirst() { return .some(job) }
-        if state.isClosed {
+        let isOneTooMany = state.threads > mostThreads(state)
+        if !isOneTooMany, let job = state.jobs.popFirst() { return .some(job) }
+        if isOneTooMany || state.isClosed {
           state.threads -= 1
           return .some(nil)
         }

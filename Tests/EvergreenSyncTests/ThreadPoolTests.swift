@@ -294,6 +294,54 @@ private func poll(_ condition: () -> Bool) throws {
     }
   }
 
+  /// Or a server that does not answer, and whom nobody asks any more, would keep others from theirs.
+  @Test func abandonedWorkMayHaveThreadsOfItsOwnUpToABound() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1, maxAbandoned: 2)
+      defer { pool.shutDown() }
+      let gate = Gate()
+      for count in 1...2 {
+        let victim = spawn { try pool.run { gate.pass() } }
+        try poll { gate.arrived == count }
+        #expect(pool.threadCount == count)
+        try victim.kill()
+        try #expect(pool.run { 7 } == 7)
+        #expect(pool.threadCount == count + 1)
+      }
+      let last = spawn { try pool.run { gate.pass() } }
+      try poll { gate.arrived == 3 }
+      let next = spawn { try pool.run { 8 } }
+      try sleep(for: .milliseconds(20))
+      #expect(!next.isReady, "work that somebody waits for counts")
+      try last.kill()
+      try sleep(for: .milliseconds(20))
+      #expect(!next.isReady && pool.threadCount == 3, "that was the last")
+      gate.open()
+      try #expect(next.get() == 8)
+      // Those who were too many end.
+      let order = Counter()
+      try (0..<20).map { _ in spawn { try pool.run { order.add() } } }.forEach { try $0.get() }
+      try poll { pool.threadCount == 1 }
+      #expect(order.value == 20)
+    }
+  }
+
+  @Test func whatWaitsForAThreadGetsOneWhenWorkIsAbandoned() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1, maxAbandoned: 1)
+      defer { pool.shutDown() }
+      let gate = Gate()
+      defer { gate.open() }
+      let victim = spawn { try pool.run { gate.pass() } }
+      try poll { gate.arrived == 1 }
+      let next = spawn { try pool.run { 8 } }
+      try Greenlet.yield()
+      #expect(pool.backlog == 1)
+      try victim.kill()
+      try #expect(next.get(timeout: .seconds(20)) == 8)
+    }
+  }
+
   @Test func abandonedWorkThatHasNotBegunIsNotDone() async throws {
     try await runGreen {
       let pool = ThreadPool(maxThreads: 1)
