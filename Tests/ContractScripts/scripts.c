@@ -217,14 +217,15 @@ void make_small(int fd) {
   S(sendmmsg_some) W(sendmmsg_large) W(send_full_datagrams) S(sendto_datagram)                     \
   S(write_small) W(write_pipe_large) W(write_pipe_atomic) S(write_pipe_to_nobody)                  \
   W(write_eventfd_full) W(write_terminal) W(write_named_fifo) W(writev_pipe) W(writev_socket)      \
-  S(write_file) S(write_bad) S(write_not_blocking) W(sendfile_large) W(sendfile_64) W(splice_late) W(pwritev2_pipe)                \
+  S(write_file) S(write_bad) S(write_not_blocking) W(sendfile_large) W(sendfile_64)                \
+  W(splice_late) W(pwritev2_pipe)                                                                  \
   S(connect_ready) S(connect_refused) S(connect_bad) S(connect_not_blocking) W(connect_time_limit) \
   W(connect_full_queue) W(accept_late) S(accept_ready) W(accept_time_limit) S(accept_bad)          \
   S(accept_not_blocking) W(accept_flags)                                                           \
   S(poll_ready) W(poll_late) W(poll_time) S(poll_bad) W(poll_many) W(poll_nothing) W(poll_end)     \
   W(poll_other_events) W(poll_twice_the_same) S(poll_files) W(poll_checked) W(ppoll_late)          \
-  W(ppoll_signal) W(select_late) W(select_time) S(select_bad) S(select_files) W(select_sets) S(select_wild) W(select_beyond)\
-  W(select_to_the_limit) W(select_writing)       \
+  W(poll_thousand) W(ppoll_signal) W(select_late) W(select_time) S(select_bad) S(select_files)     \
+  W(select_sets) S(select_wild) W(select_beyond) W(select_to_the_limit) W(select_writing)          \
   W(pselect_signal) W(epoll_late) W(epoll_time) S(epoll_bad) W(epoll_pwait_signal) W(epoll_2)      \
   W(sleep_some) S(sleep_bad) W(sleep_until)                                                        \
   W(signal_breaks_recv) W(signal_lets_recv_go_on) W(signal_breaks_timed_recv) W(signal_breaks_poll) \

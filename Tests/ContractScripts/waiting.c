@@ -71,6 +71,23 @@ SCRIPT(poll_many) {
   for (int i = 0; i < COUNT; i++) CLOSE(ends[i]);
 }
 
+/// Of some descriptors, again and again.
+SCRIPT(poll_thousand) {
+  enum { COUNT = 1000, PAIRS = 20 };
+  int ends[PAIRS][2];
+  struct pollfd *fds = calloc(COUNT, sizeof *fds);
+  for (int i = 0; i < PAIRS; i++) make_pair(SOCK_STREAM, ends[i]);
+  for (int i = 0; i < COUNT; i++) {
+    fds[i] = (struct pollfd){i % 7 == 0 ? -1 : ends[i % PAIRS][0], POLLIN, 9};
+  }
+  CALL(poll(fds, COUNT, 20));
+  later(log, write_hello, ends[13][1], 0);
+  CALL(poll(fds, COUNT, -1));
+  tell_events(log, fds, COUNT);
+  for (int i = 0; i < PAIRS; i++) CLOSE(ends[i]);
+  free(fds);
+}
+
 SCRIPT(poll_nothing) {
   CALL(poll(NULL, 0, 30));
   struct pollfd none = {-1, POLLIN, 1};
