@@ -603,7 +603,7 @@ SCRIPT(accept_flags) {
 
 SCRIPT(sendfile_64) {
   int ends[2];
-  make_tcp_pair(ends);
+  make_pair(SOCK_STREAM, ends);
   make_small(ends[0]), make_small(ends[1]);
   char *bytes = pattern();
   const int file = open_file("");
