@@ -255,26 +255,33 @@ SCRIPT(run_system) {
   CALL(system(NULL) != 0);
 }
 
-/// Which of the signals are blocked, or ignored, as a file of the kernel's tells.
-static void tell_signals(contract_log *log, const char *path) {
+/// Which of the signals are blocked, or ignored, as a file of the kernel's tells: a digit for SIGINT, SIGQUIT
+/// and SIGCHLD each, blocked ones first.
+static int signals_in(const char *path) {
   char line[256];
+  int digits = 1;
   FILE *file = fopen(path, "r");
   while (file && fgets(line, sizeof line, file)) {
     if (strncmp(line, "SigBlk", 6) != 0 && strncmp(line, "SigIgn", 6) != 0) continue;
     const unsigned long long set = strtoull(line + 7, NULL, 16);
-    tell(log, "%.6s %d %d %d\n", line, (int)(set >> (SIGINT - 1) & 1),
-         (int)(set >> (SIGQUIT - 1) & 1), (int)(set >> (SIGCHLD - 1) & 1));
+    digits = digits * 1000 + (int)(set >> (SIGINT - 1) & 1) * 100
+      + (int)(set >> (SIGQUIT - 1) & 1) * 10 + (int)(set >> (SIGCHLD - 1) & 1);
   }
   if (file) fclose(file);
+  return digits;
 }
 
-static contract_log *meanwhile;
+static int signals_of(int thread) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/status", thread);
+  return signals_in(path);
+}
+
+static atomic_int meanwhile;
 
 static void look_at_signals(int thread, long unused) {
   (void)unused;
-  char path[64];
-  snprintf(path, sizeof path, "/proc/self/task/%d/status", thread);
-  tell_signals(meanwhile, path);
+  meanwhile = signals_of(thread);
 }
 
 SCRIPT(run_system_signals) {
@@ -282,18 +289,18 @@ SCRIPT(run_system_signals) {
   close(mkstemp(path));
   struct sigaction interrupt, quit, action = {.sa_handler = SIG_DFL};
   sigaction(SIGINT, &action, &interrupt), sigaction(SIGQUIT, &action, &quit);
-  meanwhile = log;
   const int self = (int)syscall(SYS_gettid);
   for (int blocks = 0; blocks < 2; blocks++) {
     sigset_t children, before;
     sigemptyset(&children), sigaddset(&children, SIGCHLD);
     pthread_sigmask(blocks ? SIG_BLOCK : SIG_UNBLOCK, &children, &before);
-    look_at_signals(self, 0);
+    tell(log, "before %d\n", signals_of(self));
+    meanwhile = 0;
     later(log, look_at_signals, self, 0);
-    snprintf(command, sizeof command, "cat /proc/self/status > %s; sleep .2; exit 3", path);
+    snprintf(command, sizeof command, "cat /proc/self/status > %s; sleep .3; exit 3", path);
     tell(log, "%x\n", system(command));
-    look_at_signals(self, 0);
-    tell_signals(log, path);
+    tell(log, "during %d, after %d\n", (int)meanwhile, signals_of(self));
+    tell(log, "of the command %d\n", signals_in(path));
     pthread_sigmask(SIG_SETMASK, &before, NULL);
   }
   sigaction(SIGINT, &interrupt, NULL), sigaction(SIGQUIT, &quit, NULL);

@@ -201,16 +201,16 @@ void make_small(int fd) {
 
 // MARK: All of them
 
-#define SCRIPTS(S, W, L)                                                                            \
+#define SCRIPTS(S, W, L)                                                                           \
   S(recv_ready) W(recv_late) W(recv_end) W(recv_reset) W(recv_pieces) W(recv_all)                  \
   W(recv_all_until_end) W(recv_all_time_limit) W(recv_peek) W(recv_peek_all) W(recv_time_limit)    \
   S(recv_not_blocking) S(recv_bad) S(recv_flags) W(recv_datagram) W(recvfrom_datagram)             \
   S(recv_datagram_cut) W(recv_empty_datagram) W(recv_packet) W(recvmsg_late) W(recvmsg_rights)     \
   W(recvmmsg_some) W(recvmmsg_for_one) W(recvmmsg_time) W(recv_shutdown)                           \
   S(read_ready) W(read_pipe) W(read_pipe_end) W(read_named_fifo) W(read_terminal) W(read_eventfd)  \
-  W(read_signalfd)                 \
-  W(read_timerfd) W(read_inotify) S(read_file) S(read_devices) S(read_bad) S(read_not_blocking)\
-  S(read_file_in_pieces) S(read_short) S(read_at_64) S(numbers_of_others) W(number_of_a_pipe)          \
+  W(read_signalfd)                                                                                 \
+  W(read_timerfd) W(read_inotify) S(read_file) S(read_devices) S(read_bad) S(read_not_blocking)    \
+  S(read_file_in_pieces) S(read_short) S(read_at_64) S(numbers_of_others) W(number_of_a_pipe)      \
   W(read_socket) W(readv_socket) W(readv_pipe) S(read_at) W(read_checked) S(read_nothing)          \
   S(send_small) W(send_large) W(send_large_tcp) W(send_until_reset) S(send_to_nobody)              \
   W(send_time_limit) S(send_not_blocking) S(send_bad) W(sendmsg_large) S(sendmsg_rights)           \
@@ -228,14 +228,18 @@ void make_small(int fd) {
   W(select_sets) S(select_wild) W(select_beyond) W(select_to_the_limit) W(select_writing)          \
   W(pselect_signal) W(epoll_late) W(epoll_time) S(epoll_bad) W(epoll_pwait_signal) W(epoll_2)      \
   W(sleep_some) S(sleep_bad) W(sleep_until)                                                        \
-  W(signal_breaks_recv) W(signal_lets_recv_go_on) W(signal_breaks_timed_recv) W(signal_breaks_poll) \
+  W(signal_breaks_recv) W(signal_lets_recv_go_on) W(signal_breaks_timed_recv) W(signal_breaks_poll)\
   W(signal_breaks_sleep) W(signal_breaks_read) W(signal_breaks_accept) W(signal_breaks_waitpid)    \
-  W(signal_breaks_epoll) W(signal_after_a_part) S(signal_handlers)\
-  S(signal_other_names) W(other_names) S(ends_of_descriptors)                                 \
+  W(signal_breaks_epoll) W(signal_after_a_part) S(signal_handlers)                                 \
+  S(signal_other_names) W(other_names) S(ends_of_descriptors)                                      \
   S(names_numeric) W(names_local) W(names_unknown) W(names_back) W(hosts) W(hosts_reentrant)       \
   W(wait_late) S(wait_ready) S(wait_bad) W(wait_any) W(wait_stopped) W(wait_id) W(wait_usage)      \
-  S(run_vfork) W(run_system) W(run_system_signals) W(run_popen)                                                                       \
-  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad) S(lock_large)
+  S(run_vfork) W(run_system) W(run_system_signals) W(run_popen)                                    \
+  W(lock_whole) S(lock_taken) W(lock_range) S(lock_bad) S(lock_large)                              \
+  L(mutex_free) L(mutex_late) L(mutex_kinds) L(mutex_time_limit) L(mutex_robust) L(mutex_bad)      \
+  L(shared_lock_late) L(shared_lock_time_limit) L(condition_late) L(condition_time_limit)          \
+  L(condition_both_ways) L(condition_bad) L(semaphore_late) L(semaphore_time_limit)                \
+  L(semaphore_signal) L(join_late) L(join_bad) L(once_late) L(spin_late) L(locks_in_c)
 
 #define DECLARE(name) SCRIPT(name);
 SCRIPTS(DECLARE, DECLARE, DECLARE)

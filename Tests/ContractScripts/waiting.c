@@ -640,6 +640,7 @@ SCRIPT(select_wild) {
   time = (struct timeval){0, 20000};
   CALL_BADLY(select(64, half, NULL, NULL, &time));
   munmap(page, 8192), free(large);
+  tell(log, "asked\n");
 }
 
 /// Numbers behind the end of the process's table are passed over, and the others waited for.
