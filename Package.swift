@@ -39,6 +39,9 @@ let package = Package(
     .library(name: "GreenGlibc", targets: ["GreenGlibc"]),
     .library(name: "GreenCalls", targets: ["GreenCalls"]),
     .library(name: "EvergreenTesting", targets: ["EvergreenTesting"]),
+    // `evergreen run`, and what it has the dynamic linker load into the program.
+    .executable(name: "evergreen", targets: ["EvergreenRunner"]),
+    .library(name: "EvergreenPreload", type: .dynamic, targets: ["EvergreenPreload"]),
   ],
   dependencies: [
     // For the examples alone; a package that depends on this one does not fetch it.
@@ -46,11 +49,19 @@ let package = Package(
   ],
   targets: [
     .target(name: "CLocks"),
+    .target(name: "CDescriptors"),
     .target(name: "CGreenlet", dependencies: ["CLocks"]),
-    .target(name: "CLibev", dependencies: ["CLocks"], linkerSettings: [.linkedLibrary("ev")]),
+    .target(
+      name: "CLibev", dependencies: ["CLocks", "CDescriptors"],
+      linkerSettings: [.linkedLibrary("ev")]),
     .target(name: "CSockets"),
-    .target(name: "CGreenCalls", dependencies: ["CGreenlet", "CLocks"]),
+    .target(name: "CGreenCalls", dependencies: ["CGreenlet", "CLocks", "CDescriptors"]),
     .target(name: "CMonkey", dependencies: ["CGreenCalls", "CGreenlet"]),
+    .target(
+      name: "CPreload",
+      dependencies: [
+        "CMonkey", "CGreenCalls", "CGreenlet", "CLibev", "CDescriptors", "CLocks",
+      ]),
     floor("EvergreenBase", on: "CLocks"),
     floor("Greenlets", on: "CGreenlet", "EvergreenBase"),
     floor("EventLoop", on: "CLibev", "CLocks", "EvergreenBase"),
@@ -70,6 +81,8 @@ let package = Package(
     floor(
       "EvergreenMonkey", on: "CMonkey", "CGreenCalls", "GreenCalls", "EvergreenHub",
       "EvergreenBase"),
+    floor("EvergreenPreload", on: "CPreload", "GreenCalls", "EvergreenHub"),
+    .executableTarget(name: "EvergreenRunner", swiftSettings: strict),
     floor(
       "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
       "EvergreenBase"),
@@ -103,6 +116,14 @@ let package = Package(
       path: "Tests/GreenGlibcAlone", swiftSettings: strict),
     tests(of: "GreenGlibc", "green-glibc-alone", "EvergreenHub", "EvergreenBase"),
     tests(of: "GreenCalls", "EvergreenHub", "EvergreenBase"),
+    // Knows nothing of Evergreen: `evergreen run` runs it in tests.
+    .executableTarget(name: "plain-program", path: "Tests/PlainProgram"),
+    .executableTarget(name: "thread-local-program", path: "Tests/ThreadLocalProgram"),
+    .testTarget(
+      name: "RunnerTests",
+      dependencies: [
+        "EvergreenNet", "EvergreenSync", "EvergreenHub", "EvergreenBase", "EvergreenTesting",
+      ], swiftSettings: strict),
     .testTarget(
       name: "ExampleTests",
       dependencies: [

@@ -13,6 +13,7 @@
 /// connect(2) waits for SO_SNDTIMEO, and says EINPROGRESS when it is over; a Unix socket EAGAIN.
 int evg_green_connect(int fd, const struct sockaddr *to, socklen_t length) {
   if (evg_is_refused_on(fd)) return -1;
+  if (evg_is_alone()) return EVG_PLAINLY(real(connect)(fd, to, length));
   const int errno_before = errno;
   const int flags = evg_flags(fd);
   if (flags == -1 || flags & O_NONBLOCK) return real(connect)(fd, to, length);
@@ -50,6 +51,7 @@ int evg_green_connect(int fd, const struct sockaddr *to, socklen_t length) {
 
 int evg_green_accept4(int fd, struct sockaddr *peer, socklen_t *length, int flags) {
   if (evg_is_refused()) return -1;
+  if (evg_is_alone()) return EVG_PLAINLY(real(accept4)(fd, peer, length, flags));
   evg_charge(fd);
   return EVG_PATIENTLY(
     fd, POLLIN, EVG_WITHOUT_BLOCKING(fd, real(accept4)(fd, peer, length, flags)));
@@ -57,6 +59,7 @@ int evg_green_accept4(int fd, struct sockaddr *peer, socklen_t *length, int flag
 
 int evg_green_accept(int fd, struct sockaddr *peer, socklen_t *length) {
   if (evg_is_refused()) return -1;
+  if (evg_is_alone()) return EVG_PLAINLY(real(accept)(fd, peer, length));
   evg_charge(fd);
   return EVG_PATIENTLY(fd, POLLIN, EVG_WITHOUT_BLOCKING(fd, real(accept)(fd, peer, length)));
 }

@@ -35,12 +35,14 @@ int evg_green_flock(int fd, int operation) {
   if (operation & LOCK_NB || operation == LOCK_UN || !evg_is_here()) {
     return real(flock)(fd, operation);
   }
+  if (evg_is_alone()) return EVG_PLAINLY(real(flock)(fd, operation));
   if (evg_is_refused()) return -1;
   return UNTIL_LOCKED(real(flock)(fd, operation | LOCK_NB), errno == EWOULDBLOCK);
 }
 
 int evg_green_lockf(int fd, int command, off_t length) {
   if (command != F_LOCK || !evg_is_here()) return real(lockf)(fd, command, length);
+  if (evg_is_alone()) return EVG_PLAINLY(real(lockf)(fd, command, length));
   if (evg_is_refused()) return -1;
   return UNTIL_LOCKED(real(lockf)(fd, F_TLOCK, length), errno == EAGAIN || errno == EACCES);
 }
@@ -59,6 +61,7 @@ int evg_green_control(
     default: return real_fcntl(fd, command, argument);
   }
   if (!evg_is_here()) return real_fcntl(fd, command, argument);
+  if (evg_is_alone()) return EVG_PLAINLY(real_fcntl(fd, command, argument));
   if (evg_is_refused()) return -1;
   return UNTIL_LOCKED(real_fcntl(fd, attempt, argument), errno == EAGAIN || errno == EACCES);
 }

@@ -47,7 +47,7 @@ static uint64_t left_until(evg_limit limit) {
 // MARK: Waiting in general
 
 /// Whether the caller may wait here: not a vfork's child, nor the library about its own locks.
-static bool may_park(void) { return evg_own_calls == 0 && evg_is_here(); }
+static bool may_park(void) { return evg_own_calls == 0 && evg_is_here() && evg_has_hub(); }
 
 enum {
   FIRST_LOOK = 1000000,   // nanoseconds
@@ -502,7 +502,7 @@ static int try_once(void *once) {
 
 int evg_green_pthread_once(pthread_once_t *once, evg_routine routine) {
   if (is_once(once, IS_DONE)) return 0;
-  if (!may_park()) return real(pthread_once)(once, routine);
+  if (!evg_self.current || !may_park()) return real(pthread_once)(once, routine);
   if (try_once(once) != 0) {
     evg_obtain(
       &(evg_goal){.key = once, .reason = "an initialisation", .try = try_once, .argument = once,

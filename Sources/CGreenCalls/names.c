@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool is_left_to_libc(void) { return evg_is_alone() || !evg_is_here(); }
+
 static char *copy_of(const char *text) { return text ? strdup(text) : NULL; }
 
 /// Runs a job, or fails. False: it is dropped by whoever runs it, and errno is set.
@@ -94,8 +96,8 @@ int evg_green_getaddrinfo(
     const char *restrict node, const char *restrict service,
     const struct addrinfo *restrict hints, struct addrinfo **restrict result) {
   const int flags = hints ? hints->ai_flags : AI_V4MAPPED | AI_ADDRCONFIG;
-  if (!node || flags & AI_NUMERICHOST || !evg_is_here()) {
-    return real(getaddrinfo)(node, service, hints, result);
+  if (!node || flags & AI_NUMERICHOST || is_left_to_libc()) {
+    return EVG_PLAINLY(real(getaddrinfo)(node, service, hints, result));
   }
   if (evg_is_refused()) return EAI_SYSTEM;
   struct addrinfo numeric = {0};
@@ -162,8 +164,8 @@ int evg_green_getnameinfo(
     const struct sockaddr *restrict address, socklen_t length, char *restrict host,
     socklen_t host_size, char *restrict service, socklen_t service_size, int flags) {
   if (flags & NI_NUMERICHOST || !host || host_size == 0
-      || length > sizeof(struct sockaddr_storage) || !evg_is_here()) {
-    return real(getnameinfo)(address, length, host, host_size, service, service_size, flags);
+      || length > sizeof(struct sockaddr_storage) || is_left_to_libc()) {
+    return EVG_PLAINLY(real(getnameinfo)(address, length, host, host_size, service, service_size, flags));
   }
   if (evg_is_refused()) return EAI_SYSTEM;
   look_back *back = calloc(1, sizeof *back);
@@ -301,14 +303,14 @@ static struct hostent *answer_with_own_memory(inquiry **last, inquiry *inquiry) 
 enum { FIRST_SIZE = 2048 };
 
 struct hostent *evg_green_gethostbyname(const char *name) {
-  if (!evg_is_here()) return real(gethostbyname)(name);
+  if (is_left_to_libc()) return EVG_PLAINLY(real(gethostbyname)(name));
   return answer_with_own_memory(
     &last_by_name,
     inquire(BY_NAME, name, (socklen_t)strlen(name) + 1, 0, FIRST_SIZE, 0, true));
 }
 
 struct hostent *evg_green_gethostbyname2(const char *name, int family) {
-  if (!evg_is_here()) return real(gethostbyname2)(name, family);
+  if (is_left_to_libc()) return EVG_PLAINLY(real(gethostbyname2)(name, family));
   return answer_with_own_memory(
     &last_by_name,
     inquire(
@@ -316,7 +318,7 @@ struct hostent *evg_green_gethostbyname2(const char *name, int family) {
 }
 
 struct hostent *evg_green_gethostbyaddr(const void *address, socklen_t length, int family) {
-  if (!evg_is_here()) return real(gethostbyaddr)(address, length, family);
+  if (is_left_to_libc()) return EVG_PLAINLY(real(gethostbyaddr)(address, length, family));
   return answer_with_own_memory(
     &last_by_address, inquire(BY_ADDRESS, address, length, family, FIRST_SIZE, 0, true));
 }
@@ -360,7 +362,7 @@ static size_t misalignment(const char *buffer) { return (uintptr_t)buffer & 15; 
 int evg_green_gethostbyname_r(
     const char *restrict name, struct hostent *restrict entry, char *restrict buffer, size_t size,
     struct hostent **restrict result, int *restrict problem) {
-  if (!evg_is_here()) return real(gethostbyname_r)(name, entry, buffer, size, result, problem);
+  if (is_left_to_libc()) return EVG_PLAINLY(real(gethostbyname_r)(name, entry, buffer, size, result, problem));
   return answer_with_callers_memory(
     inquire(
       BY_NAME, name, (socklen_t)strlen(name) + 1, 0, size, misalignment(buffer), false),
@@ -370,8 +372,8 @@ int evg_green_gethostbyname_r(
 int evg_green_gethostbyname2_r(
     const char *restrict name, int family, struct hostent *restrict entry, char *restrict buffer,
     size_t size, struct hostent **restrict result, int *restrict problem) {
-  if (!evg_is_here()) {
-    return real(gethostbyname2_r)(name, family, entry, buffer, size, result, problem);
+  if (is_left_to_libc()) {
+    return EVG_PLAINLY(real(gethostbyname2_r)(name, family, entry, buffer, size, result, problem));
   }
   return answer_with_callers_memory(
     inquire(
@@ -383,8 +385,8 @@ int evg_green_gethostbyname2_r(
 int evg_green_gethostbyaddr_r(
     const void *restrict address, socklen_t length, int family, struct hostent *restrict entry,
     char *restrict buffer, size_t size, struct hostent **restrict result, int *restrict problem) {
-  if (!evg_is_here()) {
-    return real(gethostbyaddr_r)(address, length, family, entry, buffer, size, result, problem);
+  if (is_left_to_libc()) {
+    return EVG_PLAINLY(real(gethostbyaddr_r)(address, length, family, entry, buffer, size, result, problem));
   }
   return answer_with_callers_memory(
     inquire(BY_ADDRESS, address, length, family, size, misalignment(buffer), false), entry, buffer,

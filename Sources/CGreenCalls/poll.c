@@ -11,6 +11,7 @@
 
 #include "green.h"
 
+#include <CDescriptors.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -113,7 +114,7 @@ static int let_through(const sigset_t *mask) {
     if (sigismember(mask, i) == 1) sigdelset(&blocked, i);
     else is_any = true;
   }
-  return is_any ? signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK) : -1;
+  return is_any ? evg_keep_apart(signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK)) : -1;
 }
 
 /// Waits for what is in `fds`, and for signals.
@@ -129,7 +130,7 @@ static int wait_with_signals(
     end = evg_wait_for_any(all, count + 1, deadline);
     free(all);
   }
-  real(close)(signals);
+  evg_close_own(signals);
   return end;
 }
 
@@ -140,6 +141,7 @@ int evg_green_ppoll(
   if (timeout && !evg_is_time(timeout)) {
     return real(ppoll)(fds, count, timeout, mask);
   }
+  if (mask && evg_is_alone()) return EVG_PLAINLY(real(ppoll)(fds, count, timeout, mask));
   if (evg_is_refused()) return call_broken(fds, count);
   evg_charge_wait();
   const uint64_t deadline = deadline_after(timeout);
@@ -365,6 +367,9 @@ int evg_green_pselect(
       || !take_sets(&sets, count, reading, writing, special)) {
     return real(pselect)(count, reading, writing, special, timeout, mask);
   }
+  if (mask && evg_is_alone()) {
+    return EVG_PLAINLY(real(pselect)(count, reading, writing, special, timeout, mask));
+  }
   if (evg_is_refused()) return call_sets_broken(&sets);
   evg_charge_wait();
   return select_until(&sets, deadline_after(timeout), mask);
@@ -405,6 +410,7 @@ int evg_green_epoll_pwait(
   if (timeout == 0 || !evg_is_here()) {
     return real(epoll_pwait)(fd, events, most, timeout, mask);
   }
+  if (mask && evg_is_alone()) return EVG_PLAINLY(real(epoll_pwait)(fd, events, most, timeout, mask));
   if (evg_is_refused()) return -1;
   evg_charge_wait();
   const uint64_t deadline = evg_deadline_after_milliseconds(timeout);
@@ -418,6 +424,7 @@ int evg_green_epoll_pwait2(
   if ((timeout && !evg_is_time(timeout)) || !evg_is_here()) {
     return real(epoll_pwait2)(fd, events, most, timeout, mask);
   }
+  if (mask && evg_is_alone()) return EVG_PLAINLY(real(epoll_pwait2)(fd, events, most, timeout, mask));
   if (evg_is_refused()) return -1;
   evg_charge_wait();
   const uint64_t deadline = deadline_after(timeout);

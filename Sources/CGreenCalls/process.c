@@ -8,6 +8,7 @@
 
 #include "green.h"
 
+#include <CDescriptors.h>
 #include <CLocks.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -36,10 +37,10 @@ static void drop_vigil(evg_patch_job *job) { free(job); }
 static int await_news(idtype_t type, id_t id, int options) {
   const int news = options & (WEXITED | WSTOPPED | WCONTINUED);
   if (type == P_PID && news == WEXITED) {
-    const int process = (int)syscall(SYS_pidfd_open, (pid_t)id, 0);
+    const int process = evg_keep_apart((int)syscall(SYS_pidfd_open, (pid_t)id, 0));
     if (process != -1) {
       const int error = evg_wait_for(process, POLLIN, EVG_NEVER, true);
-      real(close)(process);
+      evg_close_own(process);
       return error;
     }
   }
@@ -53,6 +54,7 @@ static int await_news(idtype_t type, id_t id, int options) {
 
 pid_t evg_green_wait4(pid_t pid, int *status, int options, struct rusage *usage) {
   if (!evg_is_here() || options & WNOHANG) return real(wait4)(pid, status, options, usage);
+  if (evg_is_alone()) return EVG_PLAINLY(real(wait4)(pid, status, options, usage));
   if (evg_is_refused()) return -1;
   const int errno_before = errno;
   const idtype_t type = pid > 0 ? P_PID : pid == -1 ? P_ALL : P_PGID;
@@ -88,6 +90,7 @@ pid_t evg_green_wait3(int *status, int options, struct rusage *usage) {
 
 int evg_green_waitid(idtype_t type, id_t id, siginfo_t *info, int options) {
   if (!evg_is_here() || options & WNOHANG) return real(waitid)(type, id, info, options);
+  if (evg_is_alone()) return EVG_PLAINLY(real(waitid)(type, id, info, options));
   if (evg_is_refused()) return -1;
   const int errno_before = errno;
   siginfo_t own;
@@ -171,6 +174,7 @@ static int start_shell(const char *command, pid_t *process) {
 
 int evg_green_system(const char *command) {
   if (!command || !evg_is_here()) return real(system)(command);
+  if (evg_is_alone()) return EVG_PLAINLY(real(system)(command));
   if (evg_is_refused()) return -1;
   const int errno_before = errno;
   command_begins();
@@ -215,6 +219,7 @@ static void drop_closing(evg_patch_job *job) { free(job); }
 /// Only libc knows the process, so another thread waits for it. Whoever is struck meanwhile leaves
 /// it to that thread.
 int evg_green_pclose(FILE *stream) {
+  if (evg_is_alone()) return EVG_PLAINLY(real(pclose)(stream));
   if (!evg_is_here() || evg_self.current->is_due) return real(pclose)(stream);
   const int errno_before = errno;
   closing *new = calloc(1, sizeof *new);

@@ -119,6 +119,7 @@ void evg_wait_begin(evg_wait *wait, bool restarts) {
   wait->next = waits;
   if (waits) waits->previous = wait;
   waits = wait;
+  wait->since = __builtin_expect(evg_on_wait != NULL, 0) ? evg_monotonic_now() : 0;
 }
 
 void evg_wait_end(evg_wait *wait) {
@@ -126,16 +127,18 @@ void evg_wait_end(evg_wait *wait) {
   else waits = wait->next;
   if (wait->next) wait->next->previous = wait->previous;
   wait->context->is_interrupted = false;
+  if (__builtin_expect(wait->since != 0, 0)) evg_wait_has_ended(wait->since);
 }
 
 bool evg_interrupt_waits(void) {
   static __thread uint32_t runs_seen;
   evg_handlers = 0;
+  const bool is_canceled = __builtin_expect(evg_was_canceled != NULL, 0) && evg_was_canceled();
   bool is_any = evg_take_in_woken();
-  if (runs == runs_seen) return is_any;
+  if (runs == runs_seen && !is_canceled) return is_any;
   runs_seen = runs;
   for (evg_wait *wait = waits; wait; wait = wait->next) {
-    if (wait->runs == (wait->restarts ? breaking_runs : runs)) continue;
+    if (!is_canceled && wait->runs == (wait->restarts ? breaking_runs : runs)) continue;
     wait->context->is_interrupted = true;
     is_any |= evg_wake(wait->context);
   }

@@ -363,6 +363,7 @@ static __attribute__((noinline)) ssize_t read_patiently(
   }
   if (!lacks_nowait(errno)) return -1;
   note(fd, SLOW);
+  if (evg_is_alone()) return EVG_PLAINLY(real(readv)(fd, vector, count));
   evg_patience patience = {.fd = fd, .events = POLLIN};
   if (!poll_first(fd, POLLIN, &patience)) return -1;
   errno = errno_before;
@@ -484,6 +485,7 @@ static __attribute__((noinline)) ssize_t write_other(
     errno = errno_before;
     return last > 0 ? more + last : more;
   }
+  if (asks_first && evg_is_alone()) return EVG_PLAINLY(real(writev)(fd, given, entries));
   const size_t total = length_of(given, (size_t)entries);
   struct iovec *vector = COPY_OF(given, (size_t)entries);
   size_t done = more > 0 ? (size_t)more : 0, count = advance(&vector, (size_t)entries, done);
@@ -559,6 +561,7 @@ ssize_t evg_green_writev(
 
 ssize_t evg_green_sendfile(int out, int in, off_t *offset, size_t count) {
   if (evg_is_refused_on(out)) return -1;
+  if (evg_is_alone()) return EVG_PLAINLY(real(sendfile)(out, in, offset, count));
   evg_charge(out);
   const int errno_before = errno;
   evg_patience patience = {.fd = out, .events = POLLOUT};
@@ -586,6 +589,9 @@ ssize_t evg_green_splice(
     return real(splice)(in, in_offset, out, out_offset, count, flags);
   }
   if (evg_is_refused_on(in)) return -1;
+  if (evg_is_alone()) {
+    return EVG_PLAINLY(real(splice)(in, in_offset, out, out_offset, count, flags));
+  }
   evg_charge(in);
   const int errno_before = errno;
   evg_patience reading = {.fd = in, .events = POLLIN}, writing = {.fd = out, .events = POLLOUT};

@@ -5,6 +5,7 @@
 
 #include "green.h"
 
+#include <CLocks.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -90,6 +91,10 @@ __thread bool evg_owes_turn;
 void evg_end_turn(int fd) {
   enum { SOME = 64 };
   if (!evg_is_here()) return;
+  if (!evg_self.current) {  // nobody who could have a turn
+    evg_self.io_budget = SOME;
+    return;
+  }
   evg_owes_turn = fd >= 0 && evg_flags(fd) & O_NONBLOCK;
   if (evg_owes_turn) evg_self.io_budget = SOME;
   else evg_hub->give_turn();
@@ -97,9 +102,14 @@ void evg_end_turn(int fd) {
 
 // MARK: Time
 
+/// Without a hub, not Swift's: nothing of that runs in a thread that has not been adopted.
+static uint64_t now(void) {
+  return __builtin_expect(evg_self.current != NULL, 1) ? evg_hub->now() : evg_monotonic_now();
+}
+
 uint64_t evg_deadline_after(uint64_t nanoseconds) {
   uint64_t deadline;
-  return __builtin_add_overflow(evg_hub->now(), nanoseconds, &deadline) || deadline == EVG_NEVER
+  return __builtin_add_overflow(now(), nanoseconds, &deadline) || deadline == EVG_NEVER
     ? EVG_NEVER - 1 : deadline;
 }
 
@@ -108,8 +118,78 @@ uint64_t evg_deadline_after_milliseconds(int timeout) {
 }
 
 uint64_t evg_time_left(uint64_t deadline) {
-  const uint64_t time = evg_hub->now();
+  const uint64_t time = now();
   return deadline > time ? deadline - time : 0;
+}
+
+// MARK: Threads that have been given a hub unasked
+
+bool evg_may_adopt(void) {
+  return !evg_stays_foreign && evg_handlers == 0 && !evg_in_task();
+}
+
+bool evg_has_hub(void) {
+  if (__builtin_expect(evg_self.current != NULL, 1)) return true;
+  const int error = errno;
+  int cancelability;
+  sigset_t signals;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelability);
+  evg_own_calls++;  // what is made for the hub is no business of the program's
+  evg_forbid_forks(&signals);
+  const bool has = evg_hub->adopt();
+  if (!has) evg_stays_foreign = true;  // from now on its calls are libc's
+  evg_allow_forks(&signals);
+  evg_own_calls--;
+  pthread_setcancelstate(cancelability, NULL);
+  errno = error;
+  return has;
+}
+
+/// Waits as libc does, where there is no hub.
+static int wait_plainly(struct pollfd *fds, nfds_t count, uint64_t deadline, bool restarts) {
+  while (true) {
+    const uint64_t left = deadline == EVG_NEVER ? 0 : evg_time_left(deadline);
+    const struct timespec time = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+    const int found = real(ppoll)(fds, count, deadline == EVG_NEVER ? NULL : &time, NULL);
+    if (found == -1 && errno == EINTR && restarts) continue;
+    return found > 0 ? EVG_WAIT_OVER : found == 0 ? EVG_WAIT_TIME_UP : errno;
+  }
+}
+
+bool (*evg_was_canceled)(void);
+void (*evg_on_wait)(uint64_t nanoseconds);
+
+/// A thread that is canceled ends with its own frames, not with those of the hub, where it waits: the
+/// wait is over then, as by a signal, and here is where it ends. Returns what to give to `expose`.
+static inline int shield(void) {
+  int before = PTHREAD_CANCEL_DISABLE;
+  if (__builtin_expect(evg_was_canceled != NULL, 0)) {
+    pthread_testcancel();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+  }
+  return before;
+}
+
+static inline void expose(int before) {
+  if (__builtin_expect(before == PTHREAD_CANCEL_DISABLE, 1)) return;
+  pthread_setcancelstate(before, NULL);
+  pthread_testcancel();
+}
+
+uint64_t evg_monotonic_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return evg_nanoseconds(&now);
+}
+
+void evg_wait_has_ended(uint64_t since) {
+  enum { SHORTEST = 20000 };  // libc's own call may not have waited at all
+  const int error = errno;
+  const uint64_t length = evg_monotonic_now() - since;
+  // Another thread may end the program meanwhile, and with it the report.
+  void (*note)(uint64_t) = __atomic_load_n(&evg_on_wait, __ATOMIC_RELAXED);
+  if (note && length >= SHORTEST) note(length);
+  errno = error;
 }
 
 // MARK: Waiting for a descriptor
@@ -127,21 +207,33 @@ __thread int32_t evg_waits;
   })
 
 int evg_wait_for(int fd, short events, uint64_t deadline, bool restarts) {
+  if (!evg_has_hub()) {
+    return wait_plainly(&(struct pollfd){.fd = fd, .events = events}, 1, deadline, restarts);
+  }
+  const int shielded = shield();
   evg_waits++;
   const int end = INTERRUPTIBLY(restarts, evg_hub->wait(fd, events, deadline));
   evg_waits--;
+  expose(shielded);
   return end;
 }
 
 int evg_wait_for_any(struct pollfd *fds, nfds_t count, uint64_t deadline) {
+  if (!evg_has_hub()) return wait_plainly(fds, count, deadline, false);
+  const int shielded = shield();
   evg_waits++;
   const int ready = INTERRUPTIBLY(false, evg_hub->wait_any(fds, count, deadline));
   evg_waits--;
+  expose(shielded);
   return ready > 0 ? EVG_WAIT_OVER : ready == 0 ? EVG_WAIT_TIME_UP : -ready;
 }
 
 int evg_pause(const char *reason, uint64_t deadline, bool restarts) {
-  return INTERRUPTIBLY(restarts, evg_hub->pause(reason, deadline));
+  if (!evg_has_hub()) return wait_plainly(NULL, 0, deadline, restarts);
+  const int shielded = shield();
+  const int end = INTERRUPTIBLY(restarts, evg_hub->pause(reason, deadline));
+  expose(shielded);
+  return end;
 }
 
 int evg_run(evg_patch_job *job, bool restarts) {

@@ -149,6 +149,7 @@ void evg_set_exit_hooks(void (*hub)(void), void (*raw)(void)) {
 
 static void thread_ends(void *unused) {
   (void)unused;
+  evg_stays_foreign = true;
   void (*hub)(void) = __atomic_load_n(&hub_exit_hook, __ATOMIC_ACQUIRE);
   void (*raw)(void) = __atomic_load_n(&raw_exit_hook, __ATOMIC_ACQUIRE);
   if (evg_self.hub_object && hub) hub();

@@ -77,6 +77,7 @@ static void install(void) {
 }
 
 void evg_overflow_thread_attach(void) {
+  if (evg_adopts_threads) return;  // a program that was not written for this: its faults are its own
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, install);
   stack_t current;

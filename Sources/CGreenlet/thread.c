@@ -9,7 +9,11 @@
 
 #include "CLocks.h"
 
+bool evg_adopts_threads;
+__thread bool evg_stays_foreign;
+
 static void *run_once(void *body) {
+  evg_stays_foreign = true;
   ((void (*)(void))body)();
   return NULL;
 }
@@ -31,6 +35,7 @@ typedef struct start {
 static void *run(void *argument) {
   start s = *(start *)argument;
   free(argument);
+  evg_stays_foreign = true;
   s.body(s.argument);
   return NULL;
 }

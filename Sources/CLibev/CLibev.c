@@ -3,6 +3,7 @@
 
 #include "CLibev.h"
 
+#include <CDescriptors.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -53,11 +54,15 @@ void evg_forget_descriptor(evg_loop *loop, int32_t fd) {
 
 int32_t evg_poll_set_open(void) {
 #ifdef __linux__
-  return epoll_create1(EPOLL_CLOEXEC);
+  return evg_keep_apart(epoll_create1(EPOLL_CLOEXEC));
 #else
   errno = ENOSYS;
   return -1;
 #endif
+}
+
+void evg_poll_set_close(int32_t set) {
+  evg_close_own(set);
 }
 
 int32_t evg_poll_set_put(int32_t set, int32_t fd, int16_t events, bool is_there) {
@@ -82,15 +87,30 @@ static void woken(struct ev_loop *raw, ev_async *watcher, int revents) {
   if (call) call();
 }
 
+struct ev_loop *evg_loop_new(uint32_t flags) {
+  evg_own_work_begins();
+  struct ev_loop *raw = ev_loop_new(flags);
+  evg_own_work_ends();
+  return raw;
+}
+
+// A thread of the program's may be a greenlet (EvergreenPreload), and pthread_self says so then.
+static __thread char place;
+
+static bool is_of_this_thread(const evg_loop *loop) { return loop->place == &place; }
+
 void evg_loop_open(evg_loop *loop, struct ev_loop *raw) {
   memset(loop, 0, sizeof *loop);
   loop->raw = raw;
   loop->forks = evg_forks();
   loop->thread = pthread_self();
+  loop->place = &place;
   evg_timers_open(&loop->timers);
   ev_set_userdata(raw, loop);
   ev_async_init(&loop->wakeup, woken);
+  evg_own_work_begins();
   ev_async_start(raw, &loop->wakeup);
+  evg_own_work_ends();
   ev_unref(raw);
   evg_lock_take(&loops_lock);
   loop->next = loops;
@@ -113,7 +133,9 @@ void evg_loop_close(evg_loop *loop) {
   ev_async_stop(raw, &loop->wakeup);
   loop->raw = NULL;
   loop->references = 0;
+  evg_own_work_begins();
   ev_loop_destroy(raw);
+  evg_own_work_ends();
 }
 
 void evg_loop_forked(evg_loop *loop) {
@@ -121,16 +143,55 @@ void evg_loop_forked(evg_loop *loop) {
   ev_loop_fork(loop->raw);
 }
 
+static _Atomic int cancellations;
+
+void evg_loop_cancel(pthread_t thread) {
+  evg_lock_take(&loops_lock);
+  for (evg_loop *loop = loops; loop; loop = loop->next) {
+    if (!pthread_equal(loop->thread, thread) || !evg_loop_is_here(loop)) continue;
+    loop->is_canceled = true;
+    cancellations = 1;
+    evg_interrupt(loop);
+  }
+  evg_lock_give(&loops_lock);
+}
+
+bool evg_loop_was_canceled(void) {
+  if (cancellations == 0) return false;
+  bool was = false;
+  evg_lock_take(&loops_lock);
+  for (evg_loop *loop = loops; loop; loop = loop->next) {
+    if (!is_of_this_thread(loop)) continue;
+    was |= loop->is_canceled;
+    loop->is_canceled = false;
+  }
+  evg_lock_give(&loops_lock);
+  return was;
+}
+
 /// In the child: the loops of the thread that forked go on, and are known at once to be here.
 static void forked(void) {
   for (evg_loop *loop = loops; loop; loop = loop->next) {
-    if (pthread_equal(loop->thread, pthread_self())) evg_loop_forked(loop);
+    if (is_of_this_thread(loop)) evg_loop_forked(loop);
   }
+}
+
+bool evg_loops_make_anew(void) {
+  bool is_any = false;
+  evg_lock_take(&loops_lock);
+  for (evg_loop *loop = loops; loop; loop = loop->next) {
+    if (!is_of_this_thread(loop)) continue;
+    ev_loop_fork(loop->raw);
+    is_any = true;
+  }
+  evg_lock_give(&loops_lock);
+  return is_any;
 }
 
 // libev calls this where it can only try again (epoll_wait on a closed descriptor, for ever).
 static void system_error(const char *message) {
   int error = errno;
+  if (evg_keeps_apart && error == EBADF && evg_loops_make_anew()) return;
   fprintf(stderr, "evergreen: fatal: the event loop: %s: %s.%s\n", message,
           strerror(error),
           error == EBADF ? " Something closed a file descriptor that it did not own, and it was"

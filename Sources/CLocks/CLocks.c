@@ -1,11 +1,16 @@
 // Evergreen: the list of the mutexes, and the three moments of a fork.
 // SPDX-License-Identifier: MIT
 
+#define _GNU_SOURCE
 #include "CLocks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 enum { MOST_HOOKS = 16 };
 
@@ -22,6 +27,16 @@ static void give_back_until(const evg_lock *end) {
   for (evg_lock *lock = first; lock != end; lock = lock->next) evg_lock_give(lock);
 }
 
+/// Not by libc's function, which may be patched: nobody else of this thread is to run now.
+static void rest(void) {
+  const struct timespec time = {.tv_nsec = 50000};
+#ifdef __linux__
+  syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &time, NULL);
+#else
+  nanosleep(&time, NULL);
+#endif
+}
+
 static void before_fork(void) {
   for (;;) {
     evg_mutex_take(&guard);
@@ -30,7 +45,7 @@ static void before_fork(void) {
     if (!lock) return;
     give_back_until(lock);
     evg_mutex_give(&guard);
-    nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    rest();
   }
 }
 
@@ -76,6 +91,23 @@ void evg_lock_destroy(evg_lock *lock) {
   if (lock->next) lock->next->previous = lock->previous;
   evg_mutex_give(&guard);
   pthread_mutex_destroy(&lock->mutex);
+}
+
+static evg_lock peace;
+static void prepare_peace(void) { evg_lock_init(&peace); }
+
+void evg_forbid_forks(sigset_t *before) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, prepare_peace);
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+  evg_lock_take(&peace);
+}
+
+void evg_allow_forks(const sigset_t *before) {
+  evg_lock_give(&peace);
+  pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 void evg_on_fork(void (*hook)(void)) {

@@ -190,6 +190,7 @@ C_ALIAS(cnd_signal, pthread_cond_signal, pthread_cond_t *)
 C_ALIAS(cnd_broadcast, pthread_cond_broadcast, pthread_cond_t *)
 
 SYMBOL(thrd_join, int, hook_thrd_join, pthread_t thread, int *result) {
+  if (!evg_is_green(EVG_PATCH_LOCKS)) return real(thrd_join)(thread, result);
   void *value = NULL;
   const int error = hook_pthread_join(thread, &value);
   if (error == 0 && result) *result = (int)(intptr_t)value;

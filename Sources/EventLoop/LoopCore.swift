@@ -90,7 +90,7 @@ final class LoopCore {
     var error = Errno.current
     for mask in wanted.isEmpty ? [0] : wanted.map(\.mask) {
       let flags = mask | UInt32(EVFLAG_NOENV)
-      if let raw = isDefault ? ev_default_loop(flags) : ev_loop_new(flags) { return raw }
+      if let raw = isDefault ? ev_default_loop(flags) : evg_loop_new(flags) { return raw }
       error = Errno.current
     }
     throw LoopError(.cannotCreate, "cannot make a loop: \(error)", errno: error)

@@ -34,7 +34,7 @@ extension Hub {
     evg_on_fork { Hub.currentIfAny?.keepForker() }
   }
 
-  private func keepForker() {
+  func keepForker() {
     let forker = AnyGreenlet.currentIfAny  // none if a callback on the hub's own stack forked
     self.forker = forker
     evg_lose_others()
@@ -45,7 +45,7 @@ extension Hub {
       }, nil)
     for poll in polls.values { poll.followFork() }
     for greenlet in lostGreenlets { greenlet.lose() }
-    externalWakers = signalHandlers.values.count { $0.isWaker }
+    externalWakers = signalHandlers.values.count { $0.isWaker } + (evg_is_adopting() ? 1 : 0)
     ownTimers = 0
     mail.followFork()
     // Not before the hub runs: many a child only becomes another program.

@@ -173,7 +173,7 @@ final class PollWait {
     hub.stop(watches + descriptors.count)
     if set >= 0 {
       hub.loop.forget(descriptor: set)
-      close(set)
+      evg_poll_set_close(set)
     }
     for index in descriptors.indices.reversed() {
       hub.stop(watches + index)

@@ -149,9 +149,13 @@ public final class Hub {
   }
 
   private static func attach(loop: (any LoopInterface)?) -> Hub {
-    attachThread()
     let eventLoop: Loop
     do { eventLoop = try Loop() } catch { fatal("cannot make an event loop: \(error)") }
+    return attach(loop: loop, over: eventLoop)
+  }
+
+  static func attach(loop: (any LoopInterface)?, over eventLoop: Loop) -> Hub {
+    attachThread()
     eventLoop.isDriven = true
     eventLoop.hasReady = { evg_thread_self().pointee.ready_head != nil }
     let hub = Hub(loop: loop ?? eventLoop, eventLoop: eventLoop)
@@ -161,7 +165,7 @@ public final class Hub {
     evg_thread_self().pointee.postpone = { error, since in
       AnyGreenlet.currentIfAny?.postpone(error.load(as: (any Error).self), since: since)
     }
-    evg_set_exit_hooks({ Hub.currentIfAny?.end() }, nil)
+    evg_set_exit_hooks({ Hub.threadEnds() }, nil)
     followForks()
     return hub
   }
@@ -328,7 +332,7 @@ public final class Hub {
   // MARK: The end
 
   /// Kills all greenlets, lets them finish, and frees what the thread holds for them.
-  private func end(_ inspecting: ((HubRemains) -> Void)? = nil) {
+  func end(_ inspecting: ((HubRemains) -> Void)? = nil) {
     guard !isEnding, isCurrent else { return }
     isUnwinding = true
     unwindAll()

@@ -21,6 +21,7 @@ package enum GreenWaiting {
     let hub = UnsafeMutablePointer<evg_patch_hub>.allocate(capacity: 1)
     hub.initialize(
       to: evg_patch_hub(
+        adopt: { Hub.adoptThread(rehearsing: rehearseWaits) },
         now: { Hub.current.readClock() }, wait: waitForDescriptor, wait_any: waitForAny,
         pause: pause, suspend: suspend, leave: leave, door: door, wake_other: wakeOther,
         run: runElsewhere,
@@ -136,6 +137,18 @@ private let runElsewhere: @convention(c) (UnsafeMutablePointer<evg_patch_job>) -
   if isThrough { return Int32(EVG_WAIT_OVER) }
   let error = reason(of: greenlet)
   return error != 0 ? error : EAGAIN  // no thread to be had
+}
+
+/// Waits in all ways, for what is there already.
+private func rehearseWaits() {
+  var ends: [Int32] = [-1, -1]
+  guard pipe(&ends) == 0 else { return }
+  defer { for end in ends { close(end) } }
+  _ = write(ends[1], "x", 1)
+  _ = waitForDescriptor(ends[0], Int16(POLLIN), .max)
+  var polled = [pollfd(fd: ends[0], events: Int16(POLLIN | POLLPRI), revents: 0)]
+  _ = waitForAny(&polled, 1, .max)
+  _ = pause("a rehearsal", 0)
 }
 
 private let giveTurn: @convention(c) () -> Void = { Hub.current.giveTurnInForeignCode() }

@@ -7,7 +7,8 @@ import Synchronization
 
 /// Makes the calling thread able to run greenlets. Cheap when it is already.
 package func attachThread() {
-  if evg_current() == nil { evg_attach(runtimeWordsAreKnown) }
+  // A program that was not written for this has none of them, and must see no thread that looks.
+  if evg_current() == nil { evg_attach(!evg_is_adopting() && runtimeWordsAreKnown) }
 }
 
 /// What the probe found, once per process; see `runtime_words.c`.

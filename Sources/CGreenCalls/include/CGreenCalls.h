@@ -52,6 +52,8 @@ enum { EVG_ADDRESS_TEXT = 64 };
 /// EVG_WAIT_OVER, EVG_WAIT_TIME_UP or an errno: EINTR after a signal's handler has run, EBADF if the
 /// descriptor was closed, ECANCELED or ETIMEDOUT if an error is due in the greenlet.
 typedef struct evg_patch_hub {
+  /// Gives the calling thread a hub. False if there is none to be had.
+  bool (*_Nonnull adopt)(void);
   /// The hub's clock: CLOCK_MONOTONIC, unless a test has another.
   uint64_t (*_Nonnull now)(void);
   /// Until the descriptor is ready for `events`, POLLIN or POLLOUT.

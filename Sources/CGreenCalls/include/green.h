@@ -32,12 +32,19 @@ void *evg_real_find(void *slot, const char *name);
      ? evg_real.name                                                                              \
      : (__typeof__(evg_real.name))evg_real_find(&evg_real.name, #name))
 
+/// Whether a thread without a hub may wait, which then gets one: `evg_adopts_threads`.
+bool evg_may_adopt(void);
+
+/// Whether the calling thread has a hub, or has got one now.
+bool evg_has_hub(void);
+
 /// Whether a greenlet calls, which may wait. Not so on foreign threads, in the hub, on the reserve that
 /// one gets who has no stack, in a handler of a signal, and where the greenlet asked for libc's own
 /// calls.
 static inline bool evg_in_greenlet(void) {
   const evg_context *current = evg_self.current;
-  return current && current->owner && !current->is_unpatched && !current->lacks_stack
+  if (__builtin_expect(!current, 0)) return evg_adopts_threads && evg_may_adopt();
+  return current->owner && !current->is_unpatched && !current->lacks_stack
     && __builtin_expect(evg_handlers == 0, 1);
 }
 
@@ -53,7 +60,8 @@ int evg_failure_of(int fd, int error);
 /// Why this call is to fail at once, if foreign code has been told already that an error is due in
 /// its greenlet. Sets errno.
 static inline bool evg_is_refused(void) {
-  if (__builtin_expect(!evg_self.current->is_due && !evg_self.current->is_raw, 1)) return false;
+  const evg_context *current = evg_self.current;
+  if (__builtin_expect(!current || (!current->is_due && !current->is_raw), 1)) return false;
   int error = evg_hub->refusal();
   if (error) errno = error;
   return error != 0;
@@ -61,7 +69,8 @@ static inline bool evg_is_refused(void) {
 
 /// The same for a call on a descriptor: a connection is to be given up, see `evg_failure_of`.
 static inline bool evg_is_refused_on(int fd) {
-  if (__builtin_expect(!evg_self.current->is_due && !evg_self.current->is_raw, 1)) return false;
+  const evg_context *current = evg_self.current;
+  if (__builtin_expect(!current || (!current->is_due && !current->is_raw), 1)) return false;
   int error = evg_hub->refusal();
   if (error) errno = evg_failure_of(fd, error);
   return error != 0;
@@ -89,6 +98,37 @@ static inline void evg_charge_wait(void) {
 /// Whether the kernel could read there, as far as a look at the address tells: else it is the one to
 /// say EFAULT.
 static inline bool evg_is_address(const void *pointer) { return (uintptr_t)pointer >= 4096; }
+
+// MARK: Threads that have been given a hub unasked
+
+/// Whether nobody else could run meanwhile, on a thread that has its hub only since it waits: what
+/// cannot be waited for without a trick (another thread, a changed flag, tries at intervals) is then
+/// better left to libc, whose answer is exact.
+static inline bool evg_is_alone(void) {
+  return __builtin_expect(evg_adopts_threads, 0) && evg_self.live <= 1;  // the hub's own
+}
+
+/// Whether the calling thread was canceled (pthread_cancel(3)) since it was asked last; NULL where
+/// threads are not adopted.
+extern bool (*evg_was_canceled)(void);
+
+/// Told after each wait how long it was, by the thread that has waited, in a frame of the call; NULL if
+/// nobody wants to know.
+extern void (*evg_on_wait)(uint64_t nanoseconds);
+
+/// The present, in nanoseconds of CLOCK_MONOTONIC.
+uint64_t evg_monotonic_now(void);
+/// errno stays as it is.
+void evg_wait_has_ended(uint64_t since);
+
+/// libc's own call, which may wait.
+#define EVG_PLAINLY(call)                                                                         \
+  ({                                                                                              \
+    const uint64_t since_ = __builtin_expect(evg_on_wait != NULL, 0) ? evg_monotonic_now() : 0;   \
+    __typeof__(call) plain_ = (call);                                                             \
+    if (__builtin_expect(since_ != 0, 0)) evg_wait_has_ended(since_);                             \
+    plain_;                                                                                       \
+  })
 
 // MARK: Time
 
@@ -128,7 +168,8 @@ int evg_run(evg_patch_job *job, bool restarts);
 typedef struct evg_wait {
   struct evg_wait *next, *previous;
   evg_context *context;
-  uint32_t runs;  // of handlers, when it began
+  uint64_t since;  // 0 if nobody wants to know
+  uint32_t runs;   // of handlers, when it began
   bool restarts;
 } evg_wait;
 

@@ -174,6 +174,7 @@ typedef void (*evg_routine)(void);
   F(int, pthread_rwlock_trywrlock, pthread_rwlock_t *)                                             \
   F(int, pthread_spin_trylock, pthread_spinlock_t *)                                               \
   F(int, pthread_tryjoin_np, pthread_t, void **)                                                   \
+  F(int, thrd_join, pthread_t, int *)                                                              \
   F(int, sem_trywait, sem_t *)
 
 #define EVG_REAL_FUNCTIONS(F)                                                                      \

@@ -276,6 +276,14 @@ void evg_set_access_report(evg_access_report _Nullable report);
 
 // MARK: Threads
 
+/// Whether threads that nobody has given a hub get one at their first call that waits: so where a
+/// program runs that was not written for this. Set once, before the first hub.
+extern bool evg_adopts_threads;
+static inline bool evg_is_adopting(void) { return evg_adopts_threads; }  // for Swift
+
+/// A thread that does not: the library's own, those that end, those for which no hub could be made.
+extern __thread bool evg_stays_foreign __attribute__((tls_model("initial-exec")));
+
 /// Runs `body` on a thread of its own and waits for it. Returns an errno, 0 if it has run.
 int evg_on_new_thread(void (*body)(void));
 

@@ -82,6 +82,9 @@ typedef struct evg_loop {
   ev_async wakeup;
   /// Whose loop it is: in the child of a fork only those of the forking thread go on.
   pthread_t thread;
+  const char * _Nullable place;  // different in each thread
+  /// `evg_loop_cancel` was called.
+  bool is_canceled;
   struct evg_loop * _Nullable next;
   struct evg_loop * _Nullable previous;
   evg_timers timers;
@@ -89,6 +92,9 @@ typedef struct evg_loop {
 
 /// Prepares the process once: loops follow forks, libev's fatal system errors become sentences.
 void evg_prepare_process(void);
+
+/// `ev_loop_new`.
+struct ev_loop * _Nullable evg_loop_new(uint32_t flags);
 
 /// Starts the wake-up watcher of a new loop, unreferenced.
 void evg_loop_open(evg_loop * _Nonnull loop, struct ev_loop * _Nonnull raw);
@@ -98,6 +104,16 @@ void evg_loop_close(evg_loop * _Nonnull loop);
 
 /// In the child of a fork: tells libev, which makes the backend anew in the next pass.
 void evg_loop_forked(evg_loop * _Nonnull loop);
+
+/// A program that was not written for this has closed all descriptors by a call that nobody can take
+/// over: the loops of this thread make theirs anew in the next pass. False if there are none.
+bool evg_loops_make_anew(void);
+
+/// The thread was canceled: its loop, if it has one, is to look around.
+void evg_loop_cancel(pthread_t thread);
+
+/// Whether that was so for the calling thread, since it was asked last.
+bool evg_loop_was_canceled(void);
 
 EVG_INLINE void evg_check_fork(evg_loop * _Nonnull loop) {
   if (__builtin_expect(loop->forks != evg_forks(), 0)) evg_loop_forked(loop);
@@ -332,8 +348,9 @@ EVG_INLINE void evg_io_stop(evg_loop * _Nonnull loop, evg_io * _Nonnull io) {
 void evg_forget_descriptor(evg_loop * _Nonnull loop, int32_t fd);
 
 /// A descriptor that can be read while poll(2) would report anything of those that were added to it:
-/// of whatever events, where libev knows two. -1 if there is none to be had. To be closed.
+/// of whatever events, where libev knows two. -1 if there is none to be had.
 int32_t evg_poll_set_open(void);
+void evg_poll_set_close(int32_t set);
 
 /// Adds a descriptor with poll(2)'s `events`, or gives one that is there others. 0, or an errno if it is
 /// not watched though something may yet happen to it; EEXIST if it is to be added and is there.

@@ -15,6 +15,7 @@
 #pragma clang module import SwiftGlibc
 #endif
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 
 #if defined(__clang__)
@@ -63,6 +64,12 @@ static inline int evg_lock_wait(
   evg_own_calls--;
   return error;
 }
+
+/// Until `evg_allow_forks` no other thread forks, and no signal comes to this one, whose handler might.
+/// For what takes locks that are not in the list, as the Swift runtime does when it makes types. One
+/// thread at a time; others wait.
+void evg_forbid_forks(sigset_t *before);
+void evg_allow_forks(const sigset_t *before);
 
 /// Only read through `evg_forks`.
 extern volatile uint32_t evg_fork_counter;
