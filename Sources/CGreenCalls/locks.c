@@ -58,14 +58,10 @@ __attribute__((noinline)) int evg_obtain(const evg_goal *goal, evg_limit limit) 
   if (!is_limit(limit)) return EINVAL;
   const int errno_before = errno;
   evg_parked parked;
-  bool was_woken = false, is_in = false;
   uint64_t pause = FIRST_LOOK;
   int result;
-  while (true) {
-    if (!is_in) evg_park_enter(&parked, goal->key, was_woken ? EVG_AT_HEAD : EVG_AT_TAIL);
-    is_in = true;
-    result = goal->try(goal->argument);
-    if (result != EBUSY) break;
+  evg_park_enter(&parked, goal->key, EVG_AT_TAIL);
+  while ((result = goal->try(goal->argument)) == EBUSY) {
     const uint64_t left = left_until(limit);
     if (left == 0) {
       result = ETIMEDOUT;
@@ -81,20 +77,19 @@ __attribute__((noinline)) int evg_obtain(const evg_goal *goal, evg_limit limit) 
       if (pause < LAST_LOOK) pause *= 2;
       continue;
     }
+    // Whoever is woken and comes too late all the same is the first again.
     evg_park_leave(&parked);
-    was_woken = true;
-    is_in = false;
-    result = goal->try(goal->argument);
-    if (result != EBUSY) break;
+    evg_park_enter(&parked, goal->key, EVG_AT_HEAD);
   }
   // Whoever was woken and did not take it tells the next.
-  if (is_in && evg_park_leave(&parked) && result != 0) evg_unpark(goal->key, false);
+  if (evg_park_leave(&parked) && result != 0) evg_unpark(goal->key, false);
   errno = errno_before;
   return result;
 }
 
-static inline void tell(const void *key, bool all) {
-  if (evg_is_any_parked() && evg_own_calls == 0) evg_unpark(key, all);
+/// Wakes those who are parked there, the first or all. Returns how many.
+static inline uint32_t tell(const void *key, bool all) {
+  return evg_is_any_parked() && evg_own_calls == 0 ? evg_unpark(key, all) : 0;
 }
 
 // MARK: Who has a mutex
@@ -141,16 +136,12 @@ static owner **owner_of(const pthread_mutex_t *mutex) {
   return place;
 }
 
-/// A thread that has no hub yet is what will be its main greenlet.
-static const evg_context *caller(void) {
-  return evg_self.current ? evg_self.current : &evg_self.main;
-}
-
 /// Whether another greenlet of this thread has it.
 static bool is_anothers(const pthread_mutex_t *mutex) {
   if (!has_owner(mutex) || !is_this_threads(mutex)) return false;
   const owner *owner = *owner_of(mutex);
-  return owner && (owner->context != caller() || owner->generation != caller()->generation);
+  return owner
+    && (owner->context != evg_caller() || owner->generation != evg_caller()->generation);
 }
 
 static void note_owner(const pthread_mutex_t *mutex) {
@@ -161,8 +152,8 @@ static void note_owner(const pthread_mutex_t *mutex) {
     if (!*place) return;  // it belongs to the thread then
     **place = (owner){.mutex = mutex};
   }
-  (*place)->context = caller();
-  (*place)->generation = caller()->generation;
+  (*place)->context = evg_caller();
+  (*place)->generation = evg_caller()->generation;
 }
 
 static void forget_owner(const pthread_mutex_t *mutex) {
@@ -351,8 +342,7 @@ int evg_green_pthread_cond_clockwait(
 }
 
 int evg_green_pthread_cond_signal(pthread_cond_t *condition) {
-  if (evg_is_any_parked() && evg_own_calls == 0 && evg_unpark(condition, false) > 0) return 0;
-  return real(pthread_cond_signal)(condition);
+  return tell(condition, false) > 0 ? 0 : real(pthread_cond_signal)(condition);
 }
 
 int evg_green_pthread_cond_broadcast(pthread_cond_t *condition) {
@@ -537,7 +527,7 @@ int evg_green_pthread_spin_lock(pthread_spinlock_t *lock) {
 }
 
 int evg_green_sched_yield(void) {
-  if (!evg_is_here()) return real(sched_yield)();
+  if (!evg_self.current || !evg_is_here()) return real(sched_yield)();
   evg_hub->give_turn();
   return 0;
 }

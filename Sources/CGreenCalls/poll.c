@@ -196,7 +196,7 @@ static int count_in_table(int count) {
 /// refuses the call. What lies on the caller's own stack need not be asked for.
 static bool is_readable(const void *memory, size_t size) {
   const uintptr_t address = (uintptr_t)memory;
-  const evg_context *context = evg_self.current;
+  const evg_context *context = evg_caller();
   const uintptr_t low = (uintptr_t)context->stack_low;
   if (size == 0 || (low && address >= low && address < low + context->stack_size)) return true;
   enum { ASKED = 8, PAGE = 4096 };  // what the kernel takes for a mask; the least size of a page

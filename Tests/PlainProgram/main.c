@@ -47,6 +47,7 @@ static const struct {
   {"descriptors", part_descriptors},
   {"close-all", part_close_all},
   {"first-free", part_first_free},
+  {"first-waits", part_first_waits},
   {"signals", part_signals},
   {"mask", part_mask},
   {"threads", part_threads},

@@ -9,6 +9,7 @@ void part_serve(void);
 void part_descriptors(void);
 void part_close_all(void);
 void part_first_free(void);
+void part_first_waits(void);
 void part_signals(void);
 void part_mask(void);
 void part_threads(void);

@@ -17,7 +17,7 @@ struct GreenThreadTests {
   /// What threads know, share and have apart, they have as greenlets, too.
   @Test(arguments: [
     "pthreads", "last-thread", "fork", "fork-at-first", "fork-among-threads", "many-threads",
-    "signals", "mask", "files", "close-all", "nobody",
+    "signals", "mask", "files", "close-all", "first-waits", "nobody",
   ])
   func programsNoticeNothing(part: String) async throws {
     try await runGreen {

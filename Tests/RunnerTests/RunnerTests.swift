@@ -14,8 +14,8 @@ import Testing
 struct RunnerTests {
   /// What the program checks by itself, it says with "wrong".
   @Test(arguments: [
-    "descriptors", "close-all", "first-free", "no-descriptors", "files", "signals", "mask",
-    "threads", "many-threads", "last-thread", "cancel", "fork", "fork-at-first",
+    "descriptors", "close-all", "first-free", "first-waits", "no-descriptors", "files", "signals",
+    "mask", "threads", "many-threads", "last-thread", "cancel", "fork", "fork-at-first",
     "fork-among-threads", "nobody",
   ])
   func programsNoticeNothing(part: String) async throws {

@@ -38,6 +38,11 @@ bool evg_may_adopt(void);
 /// Whether the calling thread has a hub, or has got one now.
 bool evg_has_hub(void);
 
+/// Who calls. A thread that has no hub yet is what will be its main greenlet.
+static inline const evg_context *evg_caller(void) {
+  return evg_self.current ? evg_self.current : &evg_self.main;
+}
+
 /// Whether a greenlet calls, which may wait. Not so on foreign threads, in the hub, on the reserve that
 /// one gets who has no stack, in a handler of a signal, and where the greenlet asked for libc's own
 /// calls.
