@@ -7,54 +7,39 @@
 #ifdef __linux__
 
 #define _GNU_SOURCE
+#include "green.h"
+#include "symbols.h"
+
 #include <CDescriptors.h>
 #include <CGreenCalls.h>
 #include <CGreenlet.h>
 #include <CLibev.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define HOOK __attribute__((visibility("default"), used))
-
-/// A function that is known to the linker as `name`.
-#define SYMBOL(result, name, ...)                                                                  \
-  result hook_##name(__VA_ARGS__) __asm__(#name);                                                  \
-  HOOK result hook_##name(__VA_ARGS__)
-
-#define REAL(result, name, ...)                                                                    \
-  ({                                                                                               \
-    static result (*_Atomic found_)(__VA_ARGS__);                                                  \
-    if (!found_) found_ = (result(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name);                         \
-    found_;                                                                                        \
-  })
-
 /// Whether the library calls, for a loop: while it makes one, or on the stack where one runs.
-static bool is_for_a_loop(void) {
-  const evg_context *current = evg_self.current;
-  return evg_own_works > 0 || (current && current == evg_self.hub);
-}
+static bool is_for_a_loop(void) { return evg_own_works > 0 || evg_is_hub(); }
 
 static int placed(int fd) { return is_for_a_loop() ? evg_keep_apart(fd) : fd; }
 
-SYMBOL(int, epoll_create, int size) { return placed(REAL(int, epoll_create, int)(size)); }
+SYMBOL(int, epoll_create, int size) { return placed(REAL(epoll_create)(size)); }
 
-SYMBOL(int, epoll_create1, int flags) { return placed(REAL(int, epoll_create1, int)(flags)); }
+SYMBOL(int, epoll_create1, int flags) { return placed(REAL(epoll_create1)(flags)); }
 
 SYMBOL(int, eventfd, unsigned count, int flags) {
-  return placed(REAL(int, eventfd, unsigned, int)(count, flags));
+  return placed(REAL(eventfd)(count, flags));
 }
 
 SYMBOL(int, timerfd_create, int clock, int flags) {
-  return placed(REAL(int, timerfd_create, int, int)(clock, flags));
+  return placed(REAL(timerfd_create)(clock, flags));
 }
 
-SYMBOL(int, inotify_init, void) { return placed(REAL(int, inotify_init, void)()); }
+SYMBOL(int, inotify_init, void) { return placed(REAL(inotify_init)()); }
 
-SYMBOL(int, inotify_init1, int flags) { return placed(REAL(int, inotify_init1, int)(flags)); }
+SYMBOL(int, inotify_init1, int flags) { return placed(REAL(inotify_init1)(flags)); }
 
 /// The program has closed the loop's set by a raw system call, which libev takes for a mistake of ours:
 /// it gets an empty one of the same number, and soon makes all anew.
@@ -68,8 +53,7 @@ static bool replace_set(int set) {
 }
 
 SYMBOL(int, epoll_ctl, int set, int operation, int fd, struct epoll_event *event) {
-  int (*call)(int, int, int, struct epoll_event *) =
-    REAL(int, epoll_ctl, int, int, int, struct epoll_event *);
+  __typeof__(hook_epoll_ctl) *const call = REAL(epoll_ctl);
   const int result = call(set, operation, fd, event);
   if (__builtin_expect(result == 0 || errno != EBADF || !is_for_a_loop(), 1)) return result;
   if (replace_set(set)) return call(set, operation, fd, event);
@@ -77,13 +61,11 @@ SYMBOL(int, epoll_ctl, int set, int operation, int fd, struct epoll_event *event
   return -1;
 }
 
-extern int evg_green_close_range(unsigned first, unsigned last, int flags);
-
 SYMBOL(void, closefrom, int first) {
   const int error = errno;
   const int result = evg_green_close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0);
   errno = error;
-  if (result != 0) REAL(void, closefrom, int)(first);  // an old kernel
+  if (result != 0) REAL(closefrom)(first);  // an old kernel
 }
 
 #endif

@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include "CPreload.h"
 
+#include "green.h"
+
 #include <CDescriptors.h>
 #include <CGreenCalls.h>
 #include <CGreenlet.h>
@@ -18,8 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-extern evg_real_functions evg_real;
 
 static const struct {
   const char *name;
@@ -86,23 +86,6 @@ static void silence_backtracer(void) {
   }
   // Its handlers alone had use for a stack of their own.
   if (is_any) sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
-}
-
-// MARK: Threads that are canceled
-
-extern bool (*evg_was_canceled)(void);
-
-int hook_pthread_cancel(pthread_t thread) __asm__("pthread_cancel");
-
-/// The thread may wait in its hub, which is told.
-__attribute__((visibility("default"), used)) int hook_pthread_cancel(pthread_t thread) {
-  static int (*_Atomic found)(pthread_t);
-  const int answer = evg_green_thread_cancel(thread);
-  if (answer >= 0) return answer;
-  if (!found) found = (int (*)(pthread_t))dlsym(RTLD_NEXT, "pthread_cancel");
-  const int error = found(thread);
-  if (error == 0) evg_loop_cancel(thread);
-  return error;
 }
 
 // MARK: The beginning

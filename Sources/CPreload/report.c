@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include "CPreload.h"
 
+#include "green.h"
+
 #include <CDescriptors.h>
 #include <CGreenCalls.h>
 #include <CGreenlet.h>
@@ -24,8 +26,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <unwind.h>
-
-extern void (*evg_on_wait)(uint64_t nanoseconds);
 
 // Where this library lies.
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));

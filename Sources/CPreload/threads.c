@@ -14,11 +14,12 @@
 #include "CPreload.h"
 
 #include "parking.h"
+#include "symbols.h"
 
 #include <CDescriptors.h>
 #include <CGreenlet.h>
+#include <CLibev.h>
 #include <CLocks.h>
-#include <dlfcn.h>
 #include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -125,20 +126,6 @@ static bool open_home(void) {
   home.thread = &evg_self;
   return true;
 }
-
-#define HOOK __attribute__((visibility("default"), used))
-
-/// A function that is known to the linker as `name`.
-#define SYMBOL(result, name, ...)                                                                  \
-  result hook_##name(__VA_ARGS__) __asm__(#name);                                                  \
-  HOOK result hook_##name(__VA_ARGS__)
-
-#define REAL(name)                                                                                 \
-  ({                                                                                               \
-    static __typeof__(hook_##name) *_Atomic found_;                                                \
-    if (!found_) found_ = (__typeof__(hook_##name) *)dlsym(RTLD_NEXT, #name);                      \
-    found_;                                                                                        \
-  })
 
 // MARK: Data of its own
 
@@ -484,9 +471,13 @@ SYMBOL(int, pthread_getattr_np, pthread_t id, pthread_attr_t *attributes) {
   return pthread_attr_setstack(attributes, thread->context->stack_low, thread->context->stack_size);
 }
 
-int evg_green_thread_cancel(pthread_t id) {
+SYMBOL(int, pthread_cancel, pthread_t id) {
   const green_thread *thread = of(id);
-  if (!thread) return -1;
+  if (!thread) {
+    const int error = REAL(pthread_cancel)(id);
+    if (error == 0) evg_loop_cancel(id);  // it may wait in its hub
+    return error;
+  }
   if (!is_valid(thread)) return ESRCH;
   static bool is_told;
   if (!is_told) {

@@ -17,7 +17,6 @@
 #ifndef EVERGREEN_CPRELOAD_H
 #define EVERGREEN_CPRELOAD_H
 
-#include <pthread.h>
 #include <stddef.h>
 
 /// Defined in Swift: tells the green calls how to wait.
@@ -40,8 +39,5 @@ void evg_green_thread_run(void *_Nonnull thread);
 
 /// Its greenlet has ended.
 void evg_green_thread_ended(void *_Nonnull thread);
-
-/// What pthread_cancel answers; -1 if it is a thread of libc's.
-int evg_green_thread_cancel(pthread_t thread);
 
 #endif
