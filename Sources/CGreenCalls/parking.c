@@ -59,6 +59,7 @@ void evg_park_enter(evg_parked *parked, const void *key, enum evg_end end) {
   *parked = (evg_parked){
     .key = key, .context = evg_self.current, .thread = &evg_self, .woken = &woken_by_others,
     .door = door, .is_listed = true};
+  evg_wait_begin(&parked->wait, true);
   place *place = place_of(key);
   take(place);
   if (end == EVG_AT_HEAD) {
@@ -92,21 +93,21 @@ bool evg_park_leave(evg_parked *parked) {
   take(place);
   if (parked->is_listed) take_out(place, parked);
   give(place);
+  evg_wait_end(&parked->wait);
   evg_take_in_woken();  // it may be among them, and its frame goes
   return atomic_load_explicit(&parked->is_woken, memory_order_acquire);
 }
 
 int evg_park_wait(evg_parked *parked, const char *reason, uint64_t deadline, bool firm) {
-  evg_wait wait;
   int end = EVG_WAIT_OVER;
-  evg_wait_begin(&wait, true);
   while (!atomic_load_explicit(&parked->is_woken, memory_order_acquire)) {
     if (!firm && (end = evg_hub->leave()) != 0) break;
     if (!evg_hub->suspend(reason, (int64_t)(intptr_t)parked->key, deadline)) continue;
-    if (!atomic_load_explicit(&parked->is_woken, memory_order_acquire)) end = EVG_WAIT_TIME_UP;
+    if (atomic_load_explicit(&parked->is_woken, memory_order_acquire)) break;
+    // A handler may have run in the very moment when the time was up.
+    if (firm || (end = evg_hub->leave()) == 0) end = EVG_WAIT_TIME_UP;
     break;
   }
-  evg_wait_end(&wait);
   return end;
 }
 

@@ -18,6 +18,7 @@ typedef struct evg_parked {
   evg_thread *thread;
   struct evg_parked *_Atomic *woken;  // those of its thread that others have woken
   void *door;                         // of its hub
+  evg_wait wait;                      // from entering to leaving, however often it looks between
   _Atomic bool is_woken;
   bool is_listed;
 } evg_parked;
