@@ -75,7 +75,7 @@ private final class Target: Sendable {
     loop: UnsafeMutablePointer<evg_loop>, watcher: UnsafeMutablePointer<ev_async>
   )
 
-  private let address = Lock<Address?>(nil)
+  private let address = Guarded<Address?>(nil)
 
   func open(
     _ loop: UnsafeMutablePointer<evg_loop>, _ watcher: UnsafeMutablePointer<ev_async>

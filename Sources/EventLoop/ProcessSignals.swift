@@ -29,7 +29,7 @@ enum ProcessSignals {
     var hasDefaultLoop = false
   }
 
-  private static let table = Lock(Table())
+  private static let table = Guarded(Table())
   private static let defaultOwner: UInt = 1
 
   private static func owner(_ core: LoopCore) -> UInt {

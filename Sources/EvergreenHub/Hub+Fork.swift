@@ -137,4 +137,4 @@ package func abandon(_ value: Any) {
   abandoned.withLock { $0.append(value) }
 }
 
-private let abandoned = Lock<[Any]>([])
+private let abandoned = Guarded<[Any]>([])

@@ -50,16 +50,53 @@ extension Hub {
     delist: (UnsafeMutablePointer<WaitNode>) -> Void
   ) -> Bool {
     var node = WaitNode(context: context)
-    return withUnsafeMutablePointer(to: &node) { node in
-      enlist(node)
-      while true {
-        let isTimeUp = suspend(context, for: reason, until: deadline)
-        if node.pointee.isSignaled { return true }
-        if isTimeUp || Hub.mustLeave(in: context) { break }
-      }
-      delist(node)
-      return false
+    return withUnsafeMutablePointer(to: &node) {
+      stay($0, reason, until: deadline, enlist: enlist, delist: delist)
     }
+  }
+
+  /// The same with a node of the caller's, which may lie in something larger.
+  @inline(__always)
+  package func stay(
+    _ node: UnsafeMutablePointer<WaitNode>, _ reason: WaitReason, until deadline: Deadline,
+    enlist: (UnsafeMutablePointer<WaitNode>) -> Void,
+    delist: (UnsafeMutablePointer<WaitNode>) -> Void
+  ) -> Bool {
+    let context = node.pointee.context
+    enlist(node)
+    while true {
+      let isTimeUp = suspend(context, for: reason, until: deadline)
+      if node.pointee.isSignaled { return true }
+      if isTimeUp || Hub.mustLeave(in: context) { break }
+    }
+    delist(node)
+    return false
+  }
+
+  /// Waits for a signal in a list, whatever becomes due in the caller: that stays due. For what must be
+  /// done on the way out, too.
+  package func stayFirmly(_ reason: WaitReason, in owner: some AnyObject & WaitListOwner) {
+    let context = evg_current().unsafelyUnwrapped
+    var node = WaitNode(context: context)
+    withUnsafeMutablePointer(to: &node) { node in
+      owner.waiters.append(node)
+      while !node.pointee.isSignaled { _ = suspend(context, for: reason, until: .never) }
+    }
+  }
+
+  /// Waits for a signal in a list where nothing can be thrown: what is due in the caller ends the wait,
+  /// and stays due.
+  ///
+  /// - Returns: Whether it was signaled.
+  package func stayInForeignCode(
+    _ reason: WaitReason, in owner: some AnyObject & WaitListOwner
+  ) -> Bool {
+    checkIsCurrent()
+    let context = evg_current().unsafelyUnwrapped
+    if evg_needs_care(context), Hub.mustLeave(in: context) { return false }
+    return stay(
+      context, reason, until: .never, enlist: { owner.waiters.append($0) },
+      delist: { owner.waiters.remove($0) })
   }
 
   /// Waits for `node` in a list that the caller reaches through `list`.
@@ -103,7 +140,7 @@ extension Hub {
 
   /// Whose context it is; `nil` for the hub's own.
   @inline(__always)
-  static func greenlet(of context: UnsafeMutablePointer<evg_context>) -> AnyGreenlet? {
+  package static func greenlet(of context: UnsafeMutablePointer<evg_context>) -> AnyGreenlet? {
     context.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue() }
   }
 

@@ -76,7 +76,7 @@ package final class MailboxCore: @unchecked Sendable {
     var forks = evg_forks()
     var isReachable: Bool { isOpen && forks == evg_forks() }
   }
-  private let state = Lock(State())
+  private let state = Guarded(State())
   private let mailIsThere = Atomic(false)
   private let loop: any LoopInterface
   let holders = Atomic(0)

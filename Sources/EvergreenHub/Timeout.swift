@@ -29,7 +29,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   /// The block that it belonged to has ended.
   @exclusivity(unchecked) var isOver = false
 
-  init(of duration: Duration?) {
+  package init(of duration: Duration?) {
     self.duration = duration
     substitute = nil
     greenlet = nil

@@ -18,6 +18,8 @@ package struct WaitNode {
   /// What was waited for has happened.
   package var isSignaled = false
   package var isListed = false
+  /// Its greenlet waits for several things, and takes one of those that were promised.
+  package var isTentative = false
 
   package init(context: UnsafeMutablePointer<evg_context>) { self.context = context }
 }

@@ -70,8 +70,8 @@ enum Watchdog {
     var runsSince: UInt32?
   }
 
-  private static let state = Lock(State())
-  private static let handler = Lock<@Sendable (String) -> Void>({ warn($0) })
+  private static let state = Guarded(State())
+  private static let handler = Guarded<@Sendable (String) -> Void>({ warn($0) })
 
   static func setHandler(_ new: @escaping @Sendable (String) -> Void) {
     let old = handler.withLock { handler in
@@ -223,7 +223,7 @@ enum Watchdog {
     return String(cString: name)
   }
 
-  private static let places = Lock(Set<String>())
+  private static let places = Guarded(Set<String>())
   private static let mostPlaces = 1000
 
   private static func isNew(_ place: String) -> Bool {

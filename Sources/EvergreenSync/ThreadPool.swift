@@ -204,7 +204,7 @@ private final class Core: Sendable {
     }
   }
 
-  private let state = Lock(State())
+  private let state = Guarded(State())
   private let maxThreads, maxAbandoned: Int
   private let idleTimeout: Duration
   private let signal = ThreadSignal()

@@ -10,7 +10,7 @@ final class OneThreadExecutor: TaskExecutor {
     var jobs: [UnownedJob] = []
     var isStopped = false
   }
-  private let state = Lock(State())
+  private let state = Guarded(State())
   private let signal = ThreadSignal()
 
   init() {

@@ -13,7 +13,7 @@ final class DroppedCores: @unchecked Sendable {
     var cores: [UInt] = []  // retained
     var isOpen = true
   }
-  private let state = Lock(State())
+  private let state = Guarded(State())
   private let owner = evg_thread_self()
 
   var isPending: Bool { state.withLock { !$0.cores.isEmpty } }

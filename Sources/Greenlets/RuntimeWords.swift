@@ -38,7 +38,7 @@ private let probeSucceeded = Atomic(false)
 
 /// Runs its jobs on the thread that asks for it.
 private final class ProbeExecutor: TaskExecutor {
-  private let jobs = Lock<[UnownedJob]>([])
+  private let jobs = Guarded<[UnownedJob]>([])
 
   func enqueue(_ job: consuming ExecutorJob) {
     let unowned = UnownedJob(job)

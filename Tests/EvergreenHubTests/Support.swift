@@ -27,7 +27,7 @@ final class Log {
 
 /// The same for several threads.
 final class SharedLog: Sendable {
-  private let state = Lock<[String]>([])
+  private let state = Guarded<[String]>([])
 
   var entries: [String] { state.withLock { $0 } }
 

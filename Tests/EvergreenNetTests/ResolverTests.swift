@@ -36,7 +36,7 @@ import Darwin
   /// Takes a pool's thread until it is let go.
   final class SlowResolver: Resolver, Sendable {
     let pool = ThreadPool(maxThreads: 1)
-    let state = Lock((begun: 0, ended: 0, isOpen: false))
+    let state = Guarded((begun: 0, ended: 0, isOpen: false))
 
     func addresses(of host: String, port: UInt16, family: SocketAddress.Family?) throws
       -> [SocketAddress]

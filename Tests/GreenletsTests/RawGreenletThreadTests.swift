@@ -241,7 +241,7 @@ import Darwin
   @Test func manyAreDroppedInAnotherThreadWhileTheirOwnSwitches() async throws {
     try await runGreen {
       let counter = Tracked.Counter()
-      let shared = Lock<[RawGreenlet]>([])
+      let shared = Guarded<[RawGreenlet]>([])
       let isDone = Atomic(false)
       let dropper = startThread {
         while true {

@@ -12,10 +12,10 @@ import Glibc
 import Darwin
 #endif
 
-@Suite(.timeLimit(.minutes(1))) struct LockTests {
+@Suite(.timeLimit(.minutes(1))) struct GuardedTests {
   @Test func guardsItsValue() {
     struct Failure: Error {}
-    let lock = Lock(0)
+    let lock = Guarded(0)
     let threads = (0..<4).map { _ in
       startThread { for _ in 0..<10_000 { lock.withLock { $0 += 1 } } }
     }
@@ -29,7 +29,7 @@ import Darwin
     final class Witness {}
     weak var witness: Witness?
     do {
-      let lock = Lock(Witness())
+      let lock = Guarded(Witness())
       witness = lock.withLock { $0 }
       #expect(witness != nil)
     }
@@ -39,10 +39,10 @@ import Darwin
   /// Other threads change values all the time, two locks at a time in one order and the other.
   @Test func areFreeAndWholeInAForkedChild() async {
     await #expect(processExitsWith: .success) {
-      let one = Lock((0, 0))
-      let other = Lock((0, 0))
+      let one = Guarded((0, 0))
+      let other = Guarded((0, 0))
       let isOver = Atomic(false)
-      let rounds = Lock([0, 0, 0])
+      let rounds = Guarded([0, 0, 0])
       let threads = (0..<3).map { number in
         startThread {
           while !isOver.load(ordering: .relaxed) {
@@ -60,7 +60,7 @@ import Darwin
                 $0.0 += 1
                 $0.1 += 1
               }
-              let short = Lock(number)
+              let short = Guarded(number)
               short.withLock { $0 += 1 }
             }
             rounds.withLock { $0[number] += 1 }
@@ -73,7 +73,7 @@ import Darwin
         let child = forkProcess()
         if child == 0 {
           let isWhole = one.withLock { $0.0 == $0.1 } && other.withLock { $0.0 == $0.1 }
-          let fresh = Lock(1)
+          let fresh = Guarded(1)
           _exit(isWhole && fresh.withLock { $0 } == 1 ? 0 : 1)
         }
         var status: Int32 = 0

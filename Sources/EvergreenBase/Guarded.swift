@@ -9,7 +9,7 @@ import CLocks
 /// where that one is a futex in code that is not instrumented; and a fork finds it free and the
 /// value whole (see `CLocks.h`). So code under it must be short, and must call nothing that may
 /// fork, nor drop references to what is not the library's own.
-package struct Lock<Value>: ~Copyable, @unchecked Sendable {
+package struct Guarded<Value>: ~Copyable, @unchecked Sendable {
   // Unchecked: the value is touched under the mutex alone; neither address ever changes.
   private let mutex: UnsafeMutablePointer<evg_lock>
   private let value: UnsafeMutablePointer<Value>
