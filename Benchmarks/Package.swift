@@ -28,6 +28,7 @@ let package = Package(
         .product(name: "EvergreenMonkey", package: "evergreen"),
       ],
       swiftSettings: strict),
+    .executableTarget(name: "async-micro", swiftSettings: strict),
     .executableTarget(
       name: "micro", dependencies: [.product(name: "Evergreen", package: "evergreen")],
       swiftSettings: strict),

@@ -71,6 +71,7 @@ def peers():
     return [
         Peer("libev", "C libev", built("libev-echo"), built("micro-libev")),
         Peer("evergreen", "Evergreen", built("evergreen-echo"), built("micro")),
+        Peer("async", "Swift async", [], built("async-micro")),
         Peer("nio", "SwiftNIO", built("nio-echo")),
         Peer("go", "Go", built("go-echo"), built("go-micro")),
         Peer("gevent", "gevent", script("gevent-echo.py"), script("gevent-micro.py")),
@@ -259,7 +260,7 @@ class Test:
         self.only, self.rounds, self.why_skipped = only, rounds, why_skipped or (lambda: None)
 
     def takes(self, peer):
-        return peer.name in self.only if self.only else True
+        return peer.name in self.only if self.only else bool(peer.server)
 
 
 def cpu(sample):
@@ -415,6 +416,11 @@ def micro_tests(settings):
               only={"evergreen", "go"}, why_skipped=too_much),
         micro("timers", 5_000_000, "timeout around nothing", slow=200_000, only=with_c),
         micro("timers_churn", 2_000_000, "timer start + cancel, a million live", slow=100_000, only=with_c),
+        micro("channel", 5_000_000, "channel rendezvous, per item", slow=100_000),
+        micro("queue", 20_000_000, "queue of 1,024, per item", slow=300_000,
+              only={"evergreen", "go", "gevent", "async"}),
+        micro("select", 2_000_000, "select over two channels, per item", only={"evergreen", "go"}),
+        micro("semaphore", 50_000_000, "semaphore: acquire + release", slow=3_000_000),
         micro("getaddrinfo", 1_000, "1,000 getaddrinfo of localhost at once, each", only=with_c),
     ]
 

@@ -9,6 +9,8 @@ import sys
 import time
 
 import gevent
+import gevent.lock
+import gevent.queue
 import gevent.socket
 import greenlet
 
@@ -131,9 +133,40 @@ def getaddrinfo(n):
     m.end(n)
 
 
+def passing(n, queue):
+    def put():
+        for i in range(n):
+            queue.put(i)
+        queue.put(StopIteration)
+
+    m = Measurement()
+    gevent.spawn(put)
+    for _ in queue:
+        pass
+    m.end(n)
+
+
+def channel(n):
+    passing(n, gevent.queue.Channel())
+
+
+def queue(n):
+    passing(n, gevent.queue.Queue(1024))
+
+
+def semaphore(n):
+    permits = gevent.lock.Semaphore(1)
+    m = Measurement()
+    for _ in range(n):
+        permits.acquire()
+        permits.release()
+    m.end(n)
+
+
 TESTS = {"spawn_join": spawn_join, "spawn_join_seq": spawn_join_seq, "switch_yield": switch_yield,
          "switch_raw": switch_raw, "sleepers": sleepers, "sleepers_1m": lambda _: sleepers(1_000_000),
-         "timers": timers, "timers_churn": timers_churn, "getaddrinfo": getaddrinfo}
+         "timers": timers, "timers_churn": timers_churn, "getaddrinfo": getaddrinfo,
+         "channel": channel, "queue": queue, "semaphore": semaphore}
 
 if len(sys.argv) != 3 or sys.argv[1] not in TESTS or not sys.argv[2].isdigit() or int(sys.argv[2]) < 1:
     print(f"usage: gevent-micro.py TEST N, where TEST is one of {', '.join(TESTS)}", file=sys.stderr)

@@ -52,7 +52,7 @@ public class AnyGreenlet: CustomStringConvertible {
     @inlinable
     init(_ run: @escaping (AnyGreenlet) -> (any Error)?) { self.run = run }
   }
-  @exclusivity(unchecked) final var joiners = WaitList()
+  @exclusivity(unchecked) package final var joiners = WaitList()
   @exclusivity(unchecked) final var extras: Extras?
   /// Unique on its hub, never used again.
   final let serial: UInt64

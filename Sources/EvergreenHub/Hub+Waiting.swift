@@ -11,7 +11,7 @@
 // 5. If it was none of these, the error that was due has been taken back meanwhile: the wait goes
 //    on, and the node has kept its place.
 
-package import CGreenlet
+public import CGreenlet
 package import CLibev
 package import EventLoop
 import EvergreenBase
@@ -50,27 +50,45 @@ extension Hub {
     delist: (UnsafeMutablePointer<WaitNode>) -> Void
   ) -> Bool {
     var node = WaitNode(context: context)
-    return withUnsafeMutablePointer(to: &node) {
-      stay($0, reason, until: deadline, enlist: enlist, delist: delist)
+    return withUnsafeMutablePointer(to: &node) { node in
+      enlist(node)
+      while true {
+        let isTimeUp = suspend(context, for: reason, until: deadline)
+        if node.pointee.isSignaled { return true }
+        if isTimeUp || Hub.mustLeave(in: context) { break }
+      }
+      delist(node)
+      return false
     }
   }
 
-  /// The same with a node of the caller's, which may lie in something larger.
-  @inline(__always)
+  /// The same for a node, of the calling context, that the caller puts into a list and takes out again.
+  @usableFromInline
   package func stay(
-    _ node: UnsafeMutablePointer<WaitNode>, _ reason: WaitReason, until deadline: Deadline,
-    enlist: (UnsafeMutablePointer<WaitNode>) -> Void,
-    delist: (UnsafeMutablePointer<WaitNode>) -> Void
+    at node: UnsafeMutablePointer<WaitNode>, _ reason: WaitReason, until deadline: Deadline
   ) -> Bool {
-    let context = node.pointee.context
-    enlist(node)
+    let context = node.pointee.context.unsafelyUnwrapped
     while true {
       let isTimeUp = suspend(context, for: reason, until: deadline)
       if node.pointee.isSignaled { return true }
-      if isTimeUp || Hub.mustLeave(in: context) { break }
+      if isTimeUp || Hub.mustLeave(in: context) { return false }
     }
-    delist(node)
-    return false
+  }
+
+  /// Waits until one node of a group has been signaled, which may be so already.
+  ///
+  /// - Returns: The node, which is in the group no more; `nil` if an error is due or `deadline` has come.
+  package func stay(
+    in group: UnsafeMutablePointer<WaitGroup>, _ reason: WaitReason, until deadline: Deadline
+  ) -> UnsafeMutablePointer<WaitNode>? {
+    let context = evg_current().unsafelyUnwrapped
+    group.pointee.context = context
+    defer { group.pointee.context = nil }
+    while group.pointee.first == nil {
+      let isTimeUp = suspend(context, for: reason, until: deadline)
+      if group.pointee.first == nil, isTimeUp || Hub.mustLeave(in: context) { break }
+    }
+    return group.pointee.removeFirst()
   }
 
   /// Waits for a signal in a list, whatever becomes due in the caller: that stays due. For what must be
@@ -84,19 +102,12 @@ extension Hub {
     }
   }
 
-  /// Waits for a signal in a list where nothing can be thrown: what is due in the caller ends the wait,
-  /// and stays due.
-  ///
-  /// - Returns: Whether it was signaled.
-  package func stayInForeignCode(
-    _ reason: WaitReason, in owner: some AnyObject & WaitListOwner
-  ) -> Bool {
+  /// Whether a caller that cannot throw must go on without a wait: something is due in it, and stays due.
+  @usableFromInline
+  package var mustLeaveForeignCode: Bool {
     checkIsCurrent()
     let context = evg_current().unsafelyUnwrapped
-    if evg_needs_care(context), Hub.mustLeave(in: context) { return false }
-    return stay(
-      context, reason, until: .never, enlist: { owner.waiters.append($0) },
-      delist: { owner.waiters.remove($0) })
+    return evg_needs_care(context) && Hub.mustLeave(in: context)
   }
 
   /// Waits for `node` in a list that the caller reaches through `list`.
@@ -110,6 +121,7 @@ extension Hub {
   }
 
   /// Throws what is due in the caller.
+  @usableFromInline
   package func checkForDueError() throws {
     let context = evg_current().unsafelyUnwrapped
     if evg_needs_care(context) { try Hub.takeCare(of: context) }
@@ -334,11 +346,15 @@ let foreignThreadAdvice =
 
 extension Hub {
   /// Ends the program with advice if another thread calls.
+  @inlinable
   @inline(__always)
   package func checkIsCurrent() {
-    if !isCurrent { Hub.refuseForeignThread() }
+    if evg_thread_self().pointee.hub_object != Unmanaged.passUnretained(self).toOpaque() {
+      Hub.refuseForeignThread()
+    }
   }
 
+  @usableFromInline
   @inline(never)
   static func refuseForeignThread() -> Never { fatal(foreignThreadAdvice) }
 }

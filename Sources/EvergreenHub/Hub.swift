@@ -93,6 +93,8 @@ public final class Hub {
   var forker: AnyGreenlet?
   /// The waits for several descriptors.
   var polls: [ObjectIdentifier: PollWait] = [:]
+  /// What lots are drawn from: the same on every hub, so that a run can be repeated.
+  package var lots: UInt64 = 0x9E37_79B9_7F4A_7C15
   var idlers = WaitList()
   var endWaiters = WaitList()
   var watchdog: Watchdog.Entry?
@@ -310,6 +312,16 @@ public final class Hub {
   /// Counts a system call, and lets the others have a turn if one is due.
   package func admitIO() throws {
     if chargeIO() { try giveTurn() }
+  }
+
+  /// Draws one of so many, each as likely (SplitMix64).
+  package func draw(below count: Int) -> Int {
+    lots &+= 0x9E37_79B9_7F4A_7C15
+    var word = lots
+    word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
+    word ^= word >> 31
+    return Int(word.multipliedFullWidth(by: UInt64(count)).high)
   }
 
   /// Lets the loop and the others have a turn.

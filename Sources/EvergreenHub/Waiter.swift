@@ -91,7 +91,7 @@ public final class Waiter<Value>: WaitListOwner {
   @inline(never)
   private func refusal(while first: UnsafeMutablePointer<WaitNode>) -> any Error {
     guard let second = AnyGreenlet.currentIfAny else { return BlockingInHub() }
-    return ConcurrentUse(of: "a Waiter", by: second, while: Hub.greenlet(of: first.pointee.context))
+    return ConcurrentUse(of: "a Waiter", by: second, while: first.pointee.greenlet)
   }
 }
 

@@ -73,7 +73,7 @@ public final class Lock: WaitListOwner {
     require(
       owner === me, "\(me) releases a Lock that \(owner.map { "\($0) has" } ?? "nobody has")")
     // It is handed over, so nobody overtakes the one that is woken.
-    owner = waiters.first.flatMap { Hub.greenlet(of: $0.pointee.context) }
+    owner = waiters.first?.pointee.greenlet
     waiters.signalFirst()
   }
 

@@ -1,13 +1,20 @@
 // Evergreen: items from greenlets for greenlets, in order.
 // SPDX-License-Identifier: MIT
 //
-// Who waits for an item, or for room, has a place in a list. The one that makes an item available wakes
-// the first of them and promises it: others see one item less from then on, so nobody overtakes, and
-// the one that was woken takes it even if it is killed at the same moment. Room is promised likewise.
-// So an item is neither lost nor doubled, and no node carries one.
+// Who must wait lies in a list, with a hand in its stack frame: a getter's is empty, a putter's holds
+// the item. Whoever comes for the other side fills or empties the hand of the one that has waited
+// longest, and wakes it. So nobody overtakes, and what lies in a hand counts even if a kill or a
+// timeout comes before its greenlet runs: no item is lost or doubled.
+//
+//     items in the queue?   getters wait   putters wait
+//     none                  possibly       only if there is no room at all (Channel)
+//     some                  no             possibly, if it is full
+//
+// The calls that must not wait are inlined into the user's module, where the type of the items is known.
 
+public import CGreenlet
 import EvergreenBase
-import EvergreenHub
+public import EvergreenHub
 
 /// Passes items on, first in, first out.
 ///
@@ -23,51 +30,78 @@ import EvergreenHub
 ///
 /// > gevent: `gevent.queue.Queue`, whose `task_done` and `join` are ``JoinableQueue``'s.
 public class Queue<Element>: Sequence {
-  fileprivate let hub = Hub.current
-  fileprivate let getters = Waiters()
-  fileprivate let putters = Waiters()
-  private var items = Ring<Element>()
-  /// Items that greenlets have been woken for, and room.
-  private var promisedItems = 0
-  private var promisedRoom = 0
+  @usableFromInline final let hub = Hub.current
+  @exclusivity(unchecked) @usableFromInline final var getters = WaitList()
+  @exclusivity(unchecked) @usableFromInline final var putters = WaitList()
+  @exclusivity(unchecked) @usableFromInline final var items = Ring<Element>()
+  @usableFromInline final let limit: Int
+  /// Whether the items lie in the ring, and not where a kind of its own keeps them.
+  @usableFromInline final let isPlain: Bool
 
-  fileprivate final class Waiters: WaitListOwner { var waiters = WaitList() }
-
-  /// How many items there may be; `nil` for no limit.
-  public final let capacity: Int?
-
-  /// Whether ``shutDown(immediately:)`` was called.
-  public final private(set) var isShutDown = false
+  @exclusivity(unchecked) @usableFromInline final var stored = 0
+  @exclusivity(unchecked) @usableFromInline final var isClosed = false
 
   /// - Parameter capacity: How many items there may be before ``put(_:timeout:)`` waits, 1 or more; `nil`
   ///   for no limit. A ``Channel`` is one without room.
-  public init(capacity: Int? = nil) {
-    require(capacity ?? 1 > 0, "a queue cannot have the capacity \(capacity ?? 0)")
-    self.capacity = capacity
+  public convenience init(capacity: Int? = nil) {
+    self.init(limit: Queue.limit(of: capacity), isPlain: true)
+  }
+
+  /// - Parameters:
+  ///   - limit: How many items there may be; 0 for none, so that who puts waits for who gets.
+  ///   - isPlain: Whether the items are kept here.
+  init(limit: Int, isPlain: Bool) {
+    self.limit = limit
+    self.isPlain = isPlain
+  }
+
+  static func limit(of capacity: Int?) -> Int {
+    require(
+      capacity ?? 1 > 0,
+      "a queue cannot have the capacity \(capacity ?? 0); a Channel passes items without keeping any"
+    )
+    return capacity ?? .max
   }
 
   // What the kinds of queues differ in.
-  func insert(_ item: Element) { items.append(item) }
-  func removeNext() -> Element { items.removeFirst() }
-  var next: Element? { items.first }
-  var stored: Int { items.count }
+  @usableFromInline func insert(_ item: Element) { items.append(item) }
+  @usableFromInline func removeNext() -> Element { items.removeFirst() }
+  @usableFromInline var next: Element? { items.first }
+  /// An item goes from hand to hand, and never lies in the queue.
+  @usableFromInline func passesByHand() {}
 
-  /// How many items can be got now.
+  // MARK: How it stands
+
+  /// How many items can be got now without waiting for one to be put.
   ///
   /// > gevent: `Queue.qsize()`.
-  public final var count: Int { stored - promisedItems }
-  public final var isEmpty: Bool { count <= 0 }
-  /// Whether ``put(_:timeout:)`` would wait.
-  public final var isFull: Bool { capacity.map { stored + promisedRoom >= $0 } ?? false }
+  public final var count: Int { stored }
 
-  /// The item that would be got next, which stays.
+  /// Whether ``shutDown(immediately:)`` was called.
+  public final var isShutDown: Bool { isClosed }
+
+  /// How many items there may be; `nil` for no limit, 0 for a ``Channel``.
+  public final var capacity: Int? { limit == .max ? nil : limit }
+
+  /// Whether no item lies in it.
+  public final var isEmpty: Bool { stored == 0 }
+
+  /// Whether no further item can lie in it; a ``Channel`` always is.
+  public final var isFull: Bool { stored >= limit }
+
+  /// The item that would be got next, which stays; `nil` if there is none.
   ///
   /// > gevent: `Queue.peek_nowait()`.
-  public final var first: Element? { isEmpty ? nil : next }
+  public final var first: Element? { next }
+
+  /// Greenlets that wait to put, less those that wait to get.
+  ///
+  /// > gevent: `Channel.balance`.
+  public final var balance: Int { putters.count - getters.count }
 
   // MARK: Putting
 
-  /// Puts an item if there is room.
+  /// Puts an item if there is room, or somebody waits for one.
   ///
   /// - Returns: Whether it was put.
   /// - Throws: ``QueueShutDown``.
@@ -75,10 +109,15 @@ public class Queue<Element>: Sequence {
   /// > Switch point: No.
   ///
   /// > gevent: `Queue.put_nowait(item)`, which raises `Full`.
+  @inlinable
   public final func tryPut(_ item: Element) throws -> Bool {
     hub.checkIsCurrent()
-    if isShutDown { throw QueueShutDown() }
-    if isFull { return false }
+    if isClosed { throw QueueShutDown() }
+    if stored == 0, let getter = getters.removeFirst() {
+      hand(item, to: getter)
+      return true
+    }
+    if stored >= limit { return false }
     add(item)
     return true
   }
@@ -91,30 +130,51 @@ public class Queue<Element>: Sequence {
   /// - Returns: Whether it was put; `false` if `timeout` ran out first.
   /// - Throws: ``QueueShutDown``; what is thrown into the caller while it waits. Then it was not put.
   ///
-  /// > Switch point: Yes, if the queue is full.
+  /// > Switch point: Yes, if there is no room.
   ///
   /// > gevent: `Queue.put(item, block=True, timeout=None)`, which raises `Full`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @inlinable
   @discardableResult
   public final func put(_ item: Element, timeout: Duration? = nil) throws -> Bool {
     if try tryPut(item) { return true }
-    guard
-      try hub.wait(
-        WaitReason("room in a queue"), until: Deadline(after: timeout, on: hub), in: putters)
-    else { return false }
-    guard promisedRoom > 0 else { throw QueueShutDown() }
-    promisedRoom -= 1
-    if isShutDown {
-      // It was closed after the room was promised, before the caller could use it.
-      throw QueueShutDown()
-    }
-    add(item)
-    return true
+    return try waitAndPut(item, timeout)
   }
 
-  private func add(_ item: Element) {
-    insert(item)
-    if getters.waiters.signalFirst() { promisedItems += 1 }
+  @inlinable
+  @inline(never)
+  final func waitAndPut(_ item: Element, _ timeout: Duration?) throws -> Bool {
+    try hub.checkForDueError()
+    let deadline = Deadline(after: timeout, on: hub)
+    if deadline.isNow { return false }
+    var hand = Hand(item)
+    let isSignaled = withUnsafeMutablePointer(to: &hand) { hand in
+      putters.append(hand.node())
+      if hub.stay(at: hand.node(), WaitReason("room in a queue"), until: deadline) { return true }
+      putters.remove(hand.node())
+      return false
+    }
+    if isSignaled {
+      if hand.item != nil { throw QueueShutDown() }
+      return true
+    }
+    try hub.checkForDueError()
+    return false
+  }
+
+  @inlinable
+  @inline(__always)
+  final func add(_ item: Element) {
+    stored += 1
+    if isPlain { items.append(item) } else { insert(item) }
+  }
+
+  @inlinable
+  @inline(__always)
+  final func hand(_ item: Element, to getter: UnsafeMutablePointer<WaitNode>) {
+    if !isPlain { passesByHand() }
+    Hand<Element>.around(getter).pointee.item = item
+    getter.signal()
   }
 
   // MARK: Getting
@@ -126,22 +186,43 @@ public class Queue<Element>: Sequence {
   /// > Switch point: No.
   ///
   /// > gevent: `Queue.get_nowait()`, which raises `Empty`.
+  @inlinable
   public final func tryGet() -> Element? {
     hub.checkIsCurrent()
-    return isEmpty ? nil : take()
+    if stored == 0 {
+      // Where there is room nobody waits to put into an empty queue.
+      return limit > 0 ? nil : takeFromHand()
+    }
+    stored -= 1
+    let item = isPlain ? items.removeFirst() : removeNext()
+    if let item = takeFromHand() { add(item) }
+    return item
+  }
+
+  @inlinable
+  @inline(__always)
+  final func takeFromHand() -> Element? {
+    guard let putter = putters.removeFirst() else { return nil }
+    if limit == 0, !isPlain { passesByHand() }
+    let item = Hand<Element>.around(putter).pointee.item.take()
+    putter.signal()
+    return item
   }
 
   /// Waits for an item and takes it.
   ///
+  /// - Returns: The item.
   /// - Throws: ``QueueShutDown`` when nothing is left and nothing will come; what is thrown into the
   ///   caller while it waits. Then nothing was taken.
   ///
-  /// > Switch point: Yes, if the queue is empty.
+  /// > Switch point: Yes, if there is none.
   ///
   /// > gevent: `Queue.get()`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @inlinable
   public final func get() throws -> Element {
-    try get(until: .never).unsafelyUnwrapped
+    if let item = tryGet() { return item }
+    return try waitAndGet(nil).unsafelyUnwrapped
   }
 
   /// Waits for an item and takes it.
@@ -150,76 +231,131 @@ public class Queue<Element>: Sequence {
   /// - Returns: The item; `nil` if `timeout` ran out first.
   /// - Throws: As ``get()``.
   ///
-  /// > Switch point: Yes, if the queue is empty.
+  /// > Switch point: Yes, if there is none.
   ///
   /// > gevent: `Queue.get(timeout=...)`, which raises `Empty`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @inlinable
   public final func get(timeout: Duration) throws -> Element? {
-    try get(until: Deadline(after: timeout, on: hub))
-  }
-
-  private func get(until deadline: Deadline) throws -> Element? {
     if let item = tryGet() { return item }
-    if isShutDown { throw QueueShutDown() }
-    guard try hub.wait(WaitReason("an item of a queue"), until: deadline, in: getters) else {
-      return nil
+    return try waitAndGet(timeout)
+  }
+
+  @inlinable
+  @inline(never)
+  final func waitAndGet(_ timeout: Duration?) throws -> Element? {
+    if isClosed { throw QueueShutDown() }
+    try hub.checkForDueError()
+    let deadline = Deadline(after: timeout, on: hub)
+    if deadline.isNow { return nil }
+    let (isSignaled, item) = stay(until: deadline)
+    if isSignaled {
+      guard let item else { throw QueueShutDown() }
+      return item
     }
-    guard let item = takePromised() else { throw QueueShutDown() }
-    return item
+    try hub.checkForDueError()
+    return nil
   }
 
-  private func takePromised() -> Element? {
-    guard promisedItems > 0 else { return nil }
-    promisedItems -= 1
-    return take()
-  }
-
-  private func take() -> Element {
-    let item = removeNext()
-    if !isFull, putters.waiters.signalFirst() { promisedRoom += 1 }
-    return item
+  /// - Returns: Whether somebody came, and what he has brought, if anything.
+  @inlinable
+  @inline(__always)
+  final func stay(until deadline: Deadline) -> (Bool, Element?) {
+    var hand = Hand<Element>(nil)
+    let isSignaled = withUnsafeMutablePointer(to: &hand) { hand in
+      getters.append(hand.node())
+      if hub.stay(at: hand.node(), WaitReason("an item of a queue"), until: deadline) {
+        return true
+      }
+      getters.remove(hand.node())
+      return false
+    }
+    return (isSignaled, hand.item)
   }
 
   // MARK: Iterating
 
-  /// Takes items as ``get()`` does, until the queue is shut down and empty, or something is due in the
-  /// caller: that is thrown at its next switch point.
+  /// Takes items as ``Queue/get()`` does, until the queue is shut down and empty, or something is due in
+  /// the caller: that is thrown at its next switch point.
   public struct Iterator: IteratorProtocol {
-    let queue: Queue<Element>
+    @usableFromInline let queue: Queue<Element>
+
+    @inlinable
+    init(queue: Queue<Element>) { self.queue = queue }
 
     /// > Switch point: Yes, if the queue is empty.
     @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
-    public func next() -> Element? {
-      if let item = queue.tryGet() { return item }
-      if queue.isShutDown { return nil }
-      let isSignaled = queue.hub.stayInForeignCode(
-        WaitReason("an item of a queue"), in: queue.getters)
-      return isSignaled ? queue.takePromised() : nil
-    }
+    @inlinable
+    public func next() -> Element? { queue.tryGet() ?? queue.waitAndGetInLoop() }
   }
 
+  @inlinable
   public final func makeIterator() -> Iterator { Iterator(queue: self) }
+
+  @inlinable
+  @inline(never)
+  final func waitAndGetInLoop() -> Element? {
+    isClosed || hub.mustLeaveForeignCode ? nil : stay(until: .never).1
+  }
 
   // MARK: The end
 
   /// Ends it: from now on nothing can be put, and who waits for room gets ``QueueShutDown``. What is there
   /// can be got; then getters get ``QueueShutDown``, and iteration ends.
   ///
-  /// - Parameter immediately: Whether to throw away what is there and nobody has been woken for.
+  /// - Parameter immediately: Whether to throw away what is there.
   ///
   /// > Switch point: No.
   ///
   /// > gevent: `Queue.shutdown(immediate=False)`.
-  public func shutDown(immediately: Bool = false) {
+  public final func shutDown(immediately: Bool = false) {
     hub.checkIsCurrent()
-    isShutDown = true
-    putters.waiters.signalAll()
-    getters.waiters.signalAll()  // only if there is nothing for them
+    isClosed = true
+    putters.signalAll()
+    getters.signalAll()  // only if there is nothing for them
     if immediately { discard() }
   }
 
-  fileprivate func discard() {
-    while count > 0 { _ = removeNext() }
+  func discard() {
+    var discarded: [Element] = []  // they go when the queue is in order, whatever their end does
+    while stored > 0 {
+      stored -= 1
+      discarded.append(removeNext())
+    }
+  }
+}
+
+/// A node with room for an item behind it.
+@usableFromInline
+struct Hand<Element> {
+  @usableFromInline var waitNode: WaitNode
+  @usableFromInline var item: Element?
+
+  @inlinable
+  init(_ item: Element?) {
+    waitNode = WaitNode(context: evg_current().unsafelyUnwrapped)
+    self.item = item
+  }
+
+  @inlinable
+  init(_ item: Element?, in group: UnsafeMutablePointer<WaitGroup>) {
+    waitNode = WaitNode(in: group)
+    self.item = item
+  }
+
+  @inlinable
+  @inline(__always)
+  static func around(_ node: UnsafeMutablePointer<WaitNode>) -> UnsafeMutablePointer<Hand> {
+    UnsafeMutableRawPointer(node).assumingMemoryBound(to: Hand.self)
+  }
+}
+
+extension UnsafeMutablePointer {
+  /// It comes first.
+  @inlinable
+  @inline(__always)
+  func node<Element>() -> UnsafeMutablePointer<WaitNode> where Pointee == Hand<Element> {
+    UnsafeMutableRawPointer(self).assumingMemoryBound(to: WaitNode.self)
   }
 }
 
@@ -228,108 +364,4 @@ public struct QueueShutDown: Error, CustomStringConvertible {
   public init() {}
 
   public var description: String { "the queue has been shut down" }
-}
-
-/// A ``Queue`` that gives the newest item first.
-///
-/// > gevent: `gevent.queue.LifoQueue`.
-public final class LifoQueue<Element>: Queue<Element> {
-  private var stack: [Element] = []
-
-  override func insert(_ item: Element) { stack.append(item) }
-  override func removeNext() -> Element { stack.removeLast() }
-  override var next: Element? { stack.last }
-  override var stored: Int { stack.count }
-}
-
-/// A ``Queue`` that gives the least item first; of equal ones, the one that was put first.
-///
-/// > gevent: `gevent.queue.PriorityQueue`.
-public final class PriorityQueue<Element: Comparable>: Queue<Element> {
-  private var heap: [(item: Element, number: UInt64)] = []
-  private var numbers: UInt64 = 0
-
-  override var next: Element? { heap.first?.item }
-  override var stored: Int { heap.count }
-
-  private func isBefore(_ one: Int, _ other: Int) -> Bool {
-    if heap[one].item < heap[other].item { return true }
-    if heap[other].item < heap[one].item { return false }
-    return heap[one].number < heap[other].number
-  }
-
-  override func insert(_ item: Element) {
-    heap.append((item, numbers))
-    numbers += 1
-    var place = heap.count - 1
-    while place > 0, isBefore(place, (place - 1) / 2) {
-      heap.swapAt(place, (place - 1) / 2)
-      place = (place - 1) / 2
-    }
-  }
-
-  override func removeNext() -> Element {
-    heap.swapAt(0, heap.count - 1)
-    let least = heap.removeLast().item
-    var place = 0
-    while true {
-      var child = 2 * place + 1
-      if child >= heap.count { return least }
-      if child + 1 < heap.count, isBefore(child + 1, child) { child += 1 }
-      if !isBefore(child, place) { return least }
-      heap.swapAt(place, child)
-      place = child
-    }
-  }
-}
-
-/// A ``Queue`` that knows which items have been dealt with.
-///
-/// > gevent: `gevent.queue.JoinableQueue`.
-public final class JoinableQueue<Element>: Queue<Element> {
-  private let done = Event(isSet: true)
-
-  /// Items that were put and for which ``taskDone()`` has not been called.
-  public private(set) var unfinished = 0
-
-  override func insert(_ item: Element) {
-    super.insert(item)
-    unfinished += 1
-    done.clear()
-  }
-
-  /// Says that an item which was got has been dealt with.
-  ///
-  /// - Precondition: Not called more often than items were put.
-  ///
-  /// > Switch point: No.
-  ///
-  /// > gevent: `JoinableQueue.task_done()`.
-  public func taskDone() {
-    hub.checkIsCurrent()
-    require(unfinished > 0, "taskDone was called more often than items were put")
-    unfinished -= 1
-    if unfinished == 0 { done.set() }
-  }
-
-  /// Waits until all items have been dealt with.
-  ///
-  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
-  /// - Returns: Whether they have; `false` if `timeout` ran out first.
-  /// - Throws: What is thrown into the caller while it waits.
-  ///
-  /// > Switch point: Yes, unless they have been.
-  ///
-  /// > gevent: `JoinableQueue.join(timeout=None)`.
-  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
-  @discardableResult
-  public func join(timeout: Duration? = nil) throws -> Bool { try done.wait(timeout: timeout) }
-
-  /// Items that are thrown away need not be dealt with.
-  override func discard() {
-    let before = stored
-    super.discard()
-    unfinished -= before - stored
-    if unfinished == 0 { done.set() }
-  }
 }

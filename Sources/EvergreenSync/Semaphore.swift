@@ -13,27 +13,41 @@ public import EvergreenHub
 ///
 /// > gevent: `gevent.lock.Semaphore`.
 public class Semaphore: WaitListOwner {
-  private let hub = Hub.current
-  package final var waiters = WaitList()
+  @usableFromInline final let hub = Hub.current
+  @exclusivity(unchecked) @usableFromInline package final var waiters = WaitList()
+  /// Those who wait until a permit is free, and take none.
+  @exclusivity(unchecked) final var lookers = WaitList()
 
-  /// Permits that are free.
-  public final private(set) var value: Int
+  @exclusivity(unchecked) @usableFromInline final var permits: Int
+
+  /// How many there may be.
+  private final let bound: Int
 
   /// - Parameter value: How many permits there are; not negative.
-  public init(value: Int = 1) {
+  public convenience init(value: Int = 1) { self.init(value: value, bound: .max) }
+
+  init(value: Int, bound: Int) {
     require(value >= 0, "a semaphore cannot have \(value) permits")
-    self.value = value
+    permits = value
+    self.bound = bound
   }
 
+  /// Permits that are free.
+  public final var value: Int { permits }
+
   /// Whether no permit is free.
-  public final var isLocked: Bool { value == 0 }
+  public final var isLocked: Bool { permits == 0 }
 
   /// Takes a permit if one is free.
   ///
+  /// - Returns: Whether one was.
+  ///
   /// > Switch point: No.
+  @inlinable
   public final func tryAcquire() -> Bool {
-    guard value > 0 else { return false }
-    value -= 1
+    hub.checkIsCurrent()
+    guard permits > 0 else { return false }
+    permits -= 1
     return true
   }
 
@@ -45,11 +59,37 @@ public class Semaphore: WaitListOwner {
   ///
   /// > Switch point: Yes, unless a permit is free.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @inlinable
   @discardableResult
   public final func acquire(timeout: Duration? = nil) throws -> Bool {
     if tryAcquire() { return true }
+    return try waitAndAcquire(timeout)
+  }
+
+  @usableFromInline
+  @inline(never)
+  final func waitAndAcquire(_ timeout: Duration?) throws -> Bool {
     // A release hands its permit to the node, so the value stays as it is.
     return try hub.wait(WaitReason("a permit"), until: Deadline(after: timeout, on: hub), in: self)
+  }
+
+  /// Waits until a permit is free, and does not take it: it may be gone when the caller runs.
+  ///
+  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
+  /// - Returns: Whether one was free; `false` if `timeout` ran out first.
+  /// - Throws: What is thrown into the caller while it waits.
+  ///
+  /// > Switch point: Yes, unless a permit is free.
+  ///
+  /// > gevent: `Semaphore.wait(timeout=None)`.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @discardableResult
+  public final func wait(timeout: Duration? = nil) throws -> Bool {
+    hub.checkIsCurrent()
+    if permits > 0 { return true }
+    return try hub.wait(
+      WaitReason("a free permit"), until: Deadline(after: timeout, on: hub),
+      enlist: { lookers.append($0) }, delist: { lookers.remove($0) })
   }
 
   /// Gives permits back, or adds new ones.
@@ -57,12 +97,16 @@ public class Semaphore: WaitListOwner {
   /// - Parameter count: How many; not negative.
   ///
   /// > Switch point: No.
-  public func release(_ count: Int = 1) {
+  public final func release(_ count: Int = 1) {
     hub.checkIsCurrent()
     require(count >= 0, "cannot release \(count) permits")
+    require(
+      count <= bound - permits,
+      "released \(count) of \(bound) permits, of which \(permits) are free")
     var rest = count
     while rest > 0, waiters.signalFirst() { rest -= 1 }
-    value += rest
+    permits += rest
+    if rest > 0 { lookers.signalAll() }
   }
 
   /// Runs `body` with a permit and gives it back, however `body` ends.
@@ -76,23 +120,11 @@ public class Semaphore: WaitListOwner {
   }
 }
 
-/// A semaphore that never has more permits than in the beginning.
+/// A semaphore that never has more permits than in the beginning: to release one that was not acquired
+/// ends the program with a sentence.
 ///
 /// > gevent: `gevent.lock.BoundedSemaphore`.
 public final class BoundedSemaphore: Semaphore {
-  private let bound: Int
-
-  public override init(value: Int = 1) {
-    bound = value
-    super.init(value: value)
-  }
-
-  /// Gives permits back.
-  ///
-  /// - Precondition: They have been acquired.
-  public override func release(_ count: Int = 1) {
-    require(
-      count <= bound - value, "released \(count) of \(bound) permits, of which \(value) are free")
-    super.release(count)
-  }
+  /// - Parameter value: How many permits there are; not negative.
+  public init(value: Int = 1) { super.init(value: value, bound: value) }
 }

@@ -14,6 +14,10 @@ let tests: [(name: String, run: (Int) throws -> Report)] = [
   ("sleepers_1m", { _ in try sleepers(1_000_000) }),
   ("timers", timers),
   ("timers_churn", timersChurn),
+  ("channel", channel),
+  ("queue", queue),
+  ("select", selectTwo),
+  ("semaphore", semaphore),
   ("getaddrinfo", lookUpNames),
 ]
 

@@ -164,6 +164,60 @@ func timersChurn(n int) {
 	runtime.KeepAlive(all)
 }
 
+func pass(n int, numbers chan int) {
+	m := begin()
+	go func() {
+		for i := 0; i < n; i++ {
+			numbers <- i
+		}
+		close(numbers)
+	}()
+	sum := 0
+	for number := range numbers {
+		sum += number
+	}
+	m.end(n)
+	if sum != n*(n-1)/2 {
+		fail(1, "items were lost")
+	}
+}
+
+func channel(n int) { pass(n, make(chan int)) }
+func queue(n int)   { pass(n, make(chan int, 1024)) }
+
+func selectTwo(n int) {
+	odd, even := make(chan int), make(chan int)
+	m := begin()
+	for _, numbers := range []chan int{odd, even} {
+		go func() {
+			for i := 0; i < (n+1)/2; i++ {
+				numbers <- i
+			}
+		}()
+	}
+	sum := 0
+	for i := 0; i < 2*((n+1)/2); i++ {
+		select {
+		case number := <-odd:
+			sum += number
+		case number := <-even:
+			sum += number
+		}
+	}
+	m.end(n)
+}
+
+// A channel with one place is Go's semaphore.
+func semaphore(n int) {
+	permits := make(chan struct{}, 1)
+	m := begin()
+	for i := 0; i < n; i++ {
+		permits <- struct{}{}
+		<-permits
+	}
+	m.end(n)
+}
+
 func getaddrinfo(n int) {
 	var group sync.WaitGroup
 	m := begin()
@@ -186,6 +240,7 @@ func main() {
 		"spawn_join": spawnJoin, "spawn_join_seq": spawnJoinSeq, "switch_yield": switchYield,
 		"sleepers": sleepers, "sleepers_1m": func(int) { sleepers(1_000_000) },
 		"timers": timers, "timers_churn": timersChurn, "getaddrinfo": getaddrinfo,
+		"channel": channel, "queue": queue, "select": selectTwo, "semaphore": semaphore,
 	}
 	if len(os.Args) != 3 {
 		fail(2, "usage: go-micro TEST N")
