@@ -333,6 +333,11 @@ static inline void count_switch(evg_thread *self) {
   __atomic_store_n(&self->switches, self->switches + 1, __ATOMIC_RELAXED);
 }
 
+static inline void tell_of_switch(const evg_thread *self, const evg_context *from,
+                                  const evg_context *to) {
+  if (EVG_UNLIKELY(self->on_switch != NULL)) self->on_switch(from, to);
+}
+
 static inline bool has_exceptions(const evg_thread *self) {
   const evg_exceptions *exceptions = self->exceptions;
   return ((uintptr_t)exceptions->caught | exceptions->uncaught) != 0;
@@ -353,6 +358,7 @@ static __attribute__((noinline)) void transfer(evg_context *from, evg_context *t
   evg_thread *self = &evg_self;
   if (EVG_UNLIKELY(has_exceptions(self))) return transfer_with_exceptions(from, to);
   from->saved_errno = *self->place_of_errno;
+  tell_of_switch(self, from, to);
   if (EVG_UNLIKELY(to->stack_pointer == NULL)) give_stack(to);
   exchange_words(self, from, to);
   to->state = EVG_RUNNING;
@@ -417,6 +423,8 @@ static void context_main(void *argument) {
       transfer(context, next);
       abort();  // nobody switches to a finished context
     }
+    context->state = EVG_FINISHED;
+    tell_of_switch(self, context, next);
     // The next has never run: it takes over this stack.
     next->stack_low = context->stack_low;
     if (EVG_UNLIKELY(self->on_valgrind)) next->valgrind_id = context->valgrind_id;

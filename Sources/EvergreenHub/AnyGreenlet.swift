@@ -75,6 +75,10 @@ public class AnyGreenlet: CustomStringConvertible {
     var locals: [UInt64: Any] = [:]
     var name: String?
     var delay: StartTimer?
+    /// Addresses in the functions from which it was started, the innermost first.
+    var spawnFrames: [UnsafeRawPointer] = []
+    /// What it shares with those whom it spawns.
+    var tree: SpawnTree?
     /// The context of a raw greenlet that is parked on behalf of this one.
     var rawWaiting: UnsafeMutablePointer<evg_context>?
   }
@@ -208,6 +212,7 @@ public class AnyGreenlet: CustomStringConvertible {
     context.pointee.origin_line = line
     if evg_has_task_locals() { context.pointee.words.3 = evg_task_locals_copy() }
     smallID = context.pointee.id
+    if evg_thread_self().pointee.notes_spawns { noteSpawn() }
     if let extras {
       if let name = extras.name { evg_context_set_name(context, name) }
       context.pointee.is_due = extras.due.isAny
@@ -306,6 +311,7 @@ public class AnyGreenlet: CustomStringConvertible {
       withExtendedLifetime(values) {}
     }
     extras.rawWaiting = nil
+    extras.tree = nil
     extras.delay?.cancel()
     extras.delay = nil
     if !extras.links.isEmpty { runLinks() }

@@ -46,7 +46,7 @@ extension Hub {
     for poll in polls.values { poll.followFork() }
     for greenlet in lostGreenlets { greenlet.lose() }
     externalWakers = signalHandlers.values.count { $0.isWaker } + (evg_is_adopting() ? 1 : 0)
-    ownTimers = 0
+    ownTimers = backgroundTimers.count
     mail.followFork()
     // Not before the hub runs: many a child only becomes another program.
     if watchdog != nil { mail.post { Watchdog.followFork() } }

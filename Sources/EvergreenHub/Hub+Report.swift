@@ -76,7 +76,7 @@ extension Hub {
 }
 
 extension AnyGreenlet {
-  fileprivate func activity(at now: UInt64) -> String {
+  func activity(at now: UInt64) -> String {
     if let waiting, let reason = WaitReason(of: waiting) {
       let since = waiting.pointee.wait_since
       let seconds = Double(now > since ? now - since : 0) / 1e9

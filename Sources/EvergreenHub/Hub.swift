@@ -95,6 +95,14 @@ public final class Hub {
   var polls: [ObjectIdentifier: PollWait] = [:]
   /// What lots are drawn from: the same on every hub, so that a run can be repeated.
   package var lots: UInt64 = 0x9E37_79B9_7F4A_7C15
+  var tracers: [(tracer: ObjectIdentifier, call: (SwitchEvent) -> Void)] = []
+  var spawnInterest = SpawnInterest() {
+    didSet { evg_thread_self().pointee.notes_spawns = spawnInterest.isAny }
+  }
+  var lagMeter: LagMeter?
+  var backgroundTimers: [Unmanaged<BackgroundTimer>] = []
+  /// Looks at the loop so far.
+  private(set) var passes: UInt64 = 0
   var idlers = WaitList()
   var endWaiters = WaitList()
   var watchdog: Watchdog.Entry?
@@ -214,7 +222,12 @@ public final class Hub {
     onError = { greenlet, error in warn("\(greenlet) failed: \(error)") }
     installAccessReport()
     Watchdog.watch(self)
+    spawnInterest.tracks = Hub.tracksSpawnsByDefault
+    evg_thread_self().pointee.notes_spawns = spawnInterest.isAny
   }
+
+  private static let tracksSpawnsByDefault =
+    getenv("EVERGREEN_TRACK_SPAWNS").map { String(cString: $0) != "0" } ?? false
 
   var contextID: UInt32 { context.pointee.id }
 
@@ -238,6 +251,7 @@ public final class Hub {
       } else {
         pollForWork()
       }
+      passes &+= 1
       evg_thread_self().pointee.now = loop.now
       if mail.hasMail { deliverMail() }
     }
@@ -348,6 +362,8 @@ public final class Hub {
     guard !isEnding, isCurrent else { return }
     isUnwinding = true
     unwindAll()
+    for timer in backgroundTimers { timer.takeUnretainedValue().stop() }
+    lagMeter = nil
     for handler in signalHandlers.values { handler.detach() }
     inspecting?(HubRemains(of: self))
     Watchdog.unwatch(self)

@@ -232,15 +232,24 @@ public final class Socket {
   ///   - address: Where; port 0 picks a free one.
   ///   - backlog: How many connections may wait to be taken.
   ///   - reusePort: Whether several sockets may listen there, each with its share of connections.
+  ///   - permissions: Who may connect to a Unix socket, as the modes of files (`0o600`: its owner); `nil`
+  ///     leaves that to the process's mask.
   /// - Returns: The listening socket.
   /// - Throws: ``SocketError`` that names the address.
   public static func listen(
-    on address: SocketAddress, backlog: Int = 1024, reusePort: Bool = false
+    on address: SocketAddress, backlog: Int = 1024, reusePort: Bool = false,
+    permissions: UInt16? = nil
   ) throws -> Socket {
     let socket = try Socket(address.family)
     if !address.isUnix { try socket.set(.reuseAddress, true) }
     if reusePort { try socket.set(.reusePort, true) }
     try socket.bind(to: address)
+    if let permissions, let path = address.unixPath {
+      // Nobody can connect yet.
+      do { _ = try checked { chmod(path, mode_t(permissions)) } } catch {
+        throw SocketError(.bind, error, address)
+      }
+    }
     try socket.listen(backlog: backlog)
     return socket
   }

@@ -123,7 +123,7 @@ public final class StreamServer {
     try self.init(listener, file: nil, maxConnections: maxConnections, handler)
   }
 
-  private init(
+  init(
     _ listener: Socket, file: SocketFile?, maxConnections: Int?, _ handler: @escaping Handler
   ) throws {
     self.listener = listener

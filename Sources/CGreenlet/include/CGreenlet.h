@@ -105,6 +105,9 @@ struct evg_thread {
   /// hub itself threw it, when `switches` was `since` or more, it is thrown again at the next
   /// switch point.
   void (*_Nullable postpone)(const void *error, uint64_t since);
+  /// Called when another context is about to run, on the stack of the one that leaves or has finished;
+  /// must not switch.
+  void (*_Nullable on_switch)(const evg_context *from, const evg_context *to);
   evg_context *_Nullable ready_head;
   evg_context *_Nullable ready_tail;
   evg_context *_Nullable finished;  // its stack is taken back by whoever runs next
@@ -124,6 +127,7 @@ struct evg_thread {
   bool swaps_words;        // the runtime's words were found
   bool calls_runtime;      // they were not: the slower exported functions serve exclusivity
   bool on_valgrind;
+  bool notes_spawns;       // the hub wants to know who is spawned where
   evg_exceptions no_exceptions;  // where there is no C++
   evg_context main;
 };
@@ -243,6 +247,10 @@ size_t evg_stacks_warm(void);
 
 /// The deepest use of the context's stack so far, in bytes, rounded up to a page.
 size_t evg_stack_high_water(const evg_context *context);
+
+/// The addresses in the functions in which a context is, the innermost first, as far as they keep frame
+/// pointers; none for one that has never run. Returns how many.
+size_t evg_context_frames(const evg_context *context, const void *_Nullable *_Nonnull frames, size_t most);
 
 /// Why the last stack could not be had: an errno, 0 if none failed.
 int evg_stack_error(void);
