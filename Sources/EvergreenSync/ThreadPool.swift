@@ -5,7 +5,7 @@ import CGreenlet
 import CLocks
 public import EventLoop
 import EvergreenBase
-import EvergreenHub
+public import EvergreenHub
 import Synchronization
 
 /// Threads that do blocking work, while the greenlet that wants it done waits.
@@ -49,6 +49,18 @@ public final class ThreadPool: Sendable {
 
   deinit { core.shutDown() }
 
+  /// How many threads there may be, 1 or more. When it is lowered, those that are too many end after
+  /// their work.
+  ///
+  /// > gevent: `ThreadPool.maxsize`.
+  public var maxThreads: Int {
+    get { core.withState { $0.maxThreads } }
+    set {
+      require(newValue > 0, "a thread pool cannot have \(newValue) threads")
+      core.allow(newValue)
+    }
+  }
+
   /// Threads that live now.
   public var threadCount: Int { core.withState { $0.threads } }
 
@@ -85,6 +97,23 @@ public final class ThreadPool: Sendable {
       throw error
     }
     return try ticket.outcome.unsafelyUnwrapped.get()
+  }
+
+  /// Spawns a greenlet that runs `body` on a thread: the caller need not wait, and any number may.
+  ///
+  /// Killing the greenlet leaves work that is under way to end by itself.
+  ///
+  /// - Returns: The greenlet, whose value is what `body` returns.
+  ///
+  /// > Switch point: No.
+  ///
+  /// > gevent: `ThreadPool.spawn(function)`, which waits while all threads are busy.
+  @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
+  @discardableResult
+  public func spawn<R: Sendable>(
+    file: StaticString = #fileID, line: UInt = #line, _ body: @escaping @Sendable () throws -> R
+  ) -> Greenlet<R> {
+    EvergreenHub.spawn(file: file, line: line) { [self] in try run(body) }
   }
 
   /// As ``run(_:)``, called by foreign code, at which nothing can be thrown.
@@ -184,6 +213,7 @@ private final class Core: Sendable {
   typealias Job = @Sendable (_ refusal: (any Error)?) -> Void
 
   struct State {
+    var maxThreads: Int
     var jobs = JobQueue()
     var threads = 0
     /// Those of them whose work nobody waits for. For a moment it may be one less, when that ends.
@@ -200,17 +230,17 @@ private final class Core: Sendable {
     mutating func followForks() {
       if forks == evg_forks() { return }
       if jobs.count > 0 { abandon(jobs) }
-      self = State(isClosed: isClosed)
+      self = State(maxThreads: maxThreads, isClosed: isClosed)
     }
   }
 
-  private let state = Guarded(State())
-  private let maxThreads, maxAbandoned: Int
+  private let state: Guarded<State>
+  private let maxAbandoned: Int
   private let idleTimeout: Duration
   private let signal = ThreadSignal()
 
   init(maxThreads: Int, maxAbandoned: Int, idleTimeout: Duration) {
-    self.maxThreads = maxThreads
+    state = Guarded(State(maxThreads: maxThreads))
     self.maxAbandoned = maxAbandoned
     self.idleTimeout = idleTimeout
   }
@@ -250,11 +280,22 @@ private final class Core: Sendable {
   }
 
   private func mostThreads(_ state: State) -> Int {
-    maxThreads + max(0, min(state.abandoned, maxAbandoned))
+    state.maxThreads + max(0, min(state.abandoned, maxAbandoned))
   }
 
   private func hasRoom(_ state: State) -> Bool {
     state.threads < mostThreads(state)
+  }
+
+  func allow(_ maxThreads: Int) {
+    let missing = withState { state in
+      state.maxThreads = maxThreads
+      let missing = min(state.jobs.count - state.idle, mostThreads(state) - state.threads)
+      state.threads += max(0, missing)
+      return missing
+    }
+    for _ in 0..<max(0, missing) { startThread() }
+    signal.wakeAll()  // some may be too many
   }
 
   /// What runs on one of the threads is wanted no more: another one may take its place.

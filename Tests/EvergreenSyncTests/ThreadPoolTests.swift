@@ -108,6 +108,44 @@ private func poll(_ condition: () -> Bool) throws {
     }
   }
 
+  @Test func moreThreadsMayBeAllowedLater() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 1)
+      defer { pool.shutDown() }
+      let gate = Gate()
+      let workers = (0..<3).map { _ in pool.spawn { gate.pass() } }
+      try poll { gate.arrived == 1 && pool.backlog == 2 }
+      #expect(pool.threadCount == 1)
+      pool.maxThreads = 3
+      try poll { gate.arrived == 3 }
+      #expect(pool.threadCount == 3)
+      gate.open()
+      for worker in workers { try worker.get() }
+    }
+  }
+
+  @Test func threadsThatAreTooManyEnd() async throws {
+    try await runGreen {
+      let pool = ThreadPool(maxThreads: 3, idleTimeout: .seconds(600))
+      defer { pool.shutDown() }
+      let gate = Gate()
+      let workers = (0..<3).map { number in
+        pool.spawn {
+          gate.pass()
+          return number
+        }
+      }
+      try poll { gate.arrived == 3 }
+      pool.maxThreads = 1
+      #expect(pool.threadCount == 3, "work that is under way is not disturbed")
+      gate.open()
+      let values = try workers.map { try $0.get() }
+      #expect(values == [0, 1, 2])
+      try poll { pool.threadCount == 1 }
+      try #expect(pool.run { 5 } == 5)
+    }
+  }
+
   @Test func anIdleThreadIsUsedAgain() async throws {
     try await runGreen {
       let pool = ThreadPool(maxThreads: 8, idleTimeout: .seconds(60))
