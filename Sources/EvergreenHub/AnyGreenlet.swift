@@ -164,7 +164,7 @@ public class AnyGreenlet: CustomStringConvertible {
 
   @inline(__always)
   final func checkIsOnItsHub() {
-    if !isOnItsHub { fatal(foreignThreadAdvice) }
+    if !isOnItsHub { Hub.refuseForeignThread("a greenlet") }
   }
 
   // MARK: How it stands

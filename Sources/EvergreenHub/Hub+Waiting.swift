@@ -340,21 +340,24 @@ package protocol WaitListOwner: AnyObject {
   var waiters: WaitList { get set }
 }
 
-let foreignThreadAdvice =
-  "this object belongs to the hub of another thread. Reach that hub through its mailbox: "
-  + "let mailbox = hub.mailbox there, mailbox.post { } here"
-
 extension Hub {
   /// Ends the program with advice if another thread calls.
+  ///
+  /// - Parameter object: What it calls, for the advice.
   @inlinable
   @inline(__always)
-  package func checkIsCurrent() {
+  package func checkIsCurrent(_ object: @autoclosure () -> StaticString = "this object") {
     if evg_thread_self().pointee.hub_object != Unmanaged.passUnretained(self).toOpaque() {
-      Hub.refuseForeignThread()
+      Hub.refuseForeignThread(object())
     }
   }
 
   @usableFromInline
   @inline(never)
-  static func refuseForeignThread() -> Never { fatal(foreignThreadAdvice) }
+  static func refuseForeignThread(_ object: StaticString) -> Never {
+    fatal(
+      "\(object) belongs to the hub of another thread. Reach that hub through its mailbox: "
+        + "let mailbox = hub.mailbox there, mailbox.post { } here; or let an Inbox or the completer "
+        + "of an AsyncResult carry the values")
+  }
 }

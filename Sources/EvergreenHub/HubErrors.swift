@@ -71,3 +71,10 @@ public struct StackUnavailable: Error, Hashable, Sendable, CustomStringConvertib
   /// Why, in the system's words, and what helps.
   public let description: String
 }
+
+/// The hub that was to do this has ended, or stayed in the parent of a fork.
+public struct HubEnded: Error, Hashable, Sendable, CustomStringConvertible {
+  package init() {}
+
+  public var description: String { "the hub has ended" }
+}

@@ -47,7 +47,7 @@ public final class Waiter<Value>: WaitListOwner {
   /// > gevent: `Waiter.get()`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func get(timeout: Duration? = nil) throws -> Value {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Waiter")
     if let result { return try result.get() }
     if let node = waiters.first { throw refusal(while: node) }
     guard
@@ -79,7 +79,7 @@ public final class Waiter<Value>: WaitListOwner {
   ///
   /// > Switch point: No.
   public func resume(with result: Result<Value, any Error>) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Waiter")
     require(
       self.result == nil,
       "a Waiter was resumed twice; it delivers one answer, so make one for each")

@@ -208,7 +208,7 @@ package final class GreenDescriptor {
 
   @inline(never)
   private func refuse(_ direction: Direction, _ operation: SocketError.Operation) throws {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a socket")
     let user = sides[direction.rawValue].user?.takeUnretainedValue()
     if let user, user.isReady {
       // It stayed in the parent of this process, between two steps of an operation.
@@ -255,7 +255,7 @@ package final class GreenDescriptor {
   /// waiting, for who waits holds a reference. Somebody who is could not be woken from here.
   private func releaseElsewhere() -> Int32 {
     if io(.read).pointee.context != nil || io(.write).pointee.context != nil {
-      hub.checkIsCurrent()
+      hub.checkIsCurrent("a socket")
     }
     defer { number = -1 }
     return number

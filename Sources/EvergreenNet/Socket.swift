@@ -176,7 +176,7 @@ public final class Socket {
   }
 
   func openNumber(_ operation: SocketError.Operation) throws -> Int32 {
-    descriptor.hub.checkIsCurrent()
+    descriptor.hub.checkIsCurrent("a socket")
     guard descriptor.isOpen else { throw SocketError.closed(operation, knownPeer) }
     return descriptor.number
   }

@@ -129,7 +129,7 @@ public func poll(_ requests: [PollRequest], timeout: Duration? = nil) throws -> 
   let descriptors = UnsafeMutableBufferPointer<pollfd>.allocate(capacity: requests.count)
   defer { descriptors.deallocate() }
   for (index, request) in requests.enumerated() {
-    request.socket?.descriptor.hub.checkIsCurrent()
+    request.socket?.descriptor.hub.checkIsCurrent("a socket")
     let number = request.descriptor
     // poll(2) passes over negative ones; nobody has the highest of all.
     descriptors.initializeElement(

@@ -16,8 +16,10 @@ public import EvergreenHub
 ///
 /// > gevent: `gevent.event.AsyncResult`.
 public final class AsyncResult<Value>: WaitListOwner {
-  private let hub = Hub.current
+  let hub = Hub.current
   package var waiters = WaitList()
+  /// The ``Completer`` that somebody holds.
+  weak var livingCompleter: AnyObject?
 
   /// What has been set; `nil` if nothing has.
   public private(set) var result: Result<Value, any Error>?
@@ -74,7 +76,7 @@ public final class AsyncResult<Value>: WaitListOwner {
   /// > Switch point: No.
   @discardableResult
   public func trySet(_ result: Result<Value, any Error>) -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("an AsyncResult")
     guard self.result == nil else { return false }
     self.result = result
     waiters.signalAll()
@@ -109,6 +111,7 @@ public final class AsyncResult<Value>: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Bool {
+    hub.checkIsCurrent("an AsyncResult")
     if result != nil { return true }
     return try hub.wait(
       WaitReason("an AsyncResult"), until: Deadline(after: timeout, on: hub), in: self)

@@ -44,6 +44,7 @@ public final class Barrier: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Int {
+    hub.checkIsCurrent("a Barrier")
     try hub.checkForDueError()
     let round = round
     if round.isBroken { throw BrokenBarrier() }
@@ -69,7 +70,7 @@ public final class Barrier: WaitListOwner {
   ///
   /// > Switch point: No.
   public func abort() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Barrier")
     breakUp(round)
   }
 
@@ -77,7 +78,7 @@ public final class Barrier: WaitListOwner {
   ///
   /// > Switch point: No.
   public func reset() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Barrier")
     if count > 0 { breakUp(round) }
     round = Round()
   }

@@ -13,4 +13,6 @@
 /// > gevent: `gevent.queue.Channel`.
 public final class Channel<Element>: Queue<Element> {
   public init() { super.init(limit: 0, isPlain: true) }
+
+  @usableFromInline override var kind: StaticString { "a Channel" }
 }

@@ -27,13 +27,16 @@ public final class Event: WaitListOwner {
   ///
   /// > Switch point: No. The waiters run when their turn comes.
   public func set() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("an Event")
     isSet = true
     waiters.signalAll()
   }
 
   /// Clears the flag. Those who were woken before stay woken.
-  public func clear() { isSet = false }
+  public func clear() {
+    hub.checkIsCurrent("an Event")
+    isSet = false
+  }
 
   /// Waits until the flag is set.
   ///
@@ -45,6 +48,7 @@ public final class Event: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Bool {
+    hub.checkIsCurrent("an Event")
     if isSet { return true }
     return try hub.wait(WaitReason("an Event"), until: Deadline(after: timeout, on: hub), in: self)
   }

@@ -17,6 +17,7 @@ import EvergreenHub
 ///
 /// > gevent: has none.
 public final class GreenletLazy<Value> {
+  private let hub = Hub.current
   private let lock = Lock()
   private var make: (() throws -> Value)?
 
@@ -33,6 +34,7 @@ public final class GreenletLazy<Value> {
   /// > Switch point: Yes, unless it has been made.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func get() throws -> Value {
+    hub.checkIsCurrent("a GreenletLazy")
     if let value { return value }
     return try lock.withLock {
       if let value { return value }
@@ -48,6 +50,7 @@ public final class GreenletLazy<Value> {
 ///
 /// > gevent: has none.
 public final class Once {
+  private let hub = Hub.current
   private let lazy: GreenletLazy<Void>
 
   /// - Parameter body: Runs at the first ``run()``, and again if it failed.
@@ -62,5 +65,8 @@ public final class Once {
   ///
   /// > Switch point: Yes, unless it has run.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
-  public func run() throws { try lazy.get() }
+  public func run() throws {
+    hub.checkIsCurrent("a Once")
+    try lazy.get()
+  }
 }

@@ -23,6 +23,8 @@ public final class JoinableQueue<Element>: Queue<Element> {
     super.init(limit: Self.limit(of: capacity), isPlain: false)
   }
 
+  @usableFromInline override var kind: StaticString { "a JoinableQueue" }
+
   @usableFromInline
   override func insert(_ item: Element) {
     super.insert(item)
@@ -39,7 +41,7 @@ public final class JoinableQueue<Element>: Queue<Element> {
   ///
   /// > gevent: `JoinableQueue.task_done()`.
   public func taskDone() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent(kind)
     require(unfinished > 0, "taskDone was called more often than items were put")
     finish(1)
   }
@@ -61,6 +63,7 @@ public final class JoinableQueue<Element>: Queue<Element> {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
+    hub.checkIsCurrent(kind)
     if unfinished == 0 { return true }
     return try hub.wait(
       WaitReason("the work on the items of a queue"), until: Deadline(after: timeout, on: hub),

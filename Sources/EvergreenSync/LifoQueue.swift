@@ -12,6 +12,7 @@ public final class LifoQueue<Element>: Queue<Element> {
     super.init(limit: Self.limit(of: capacity), isPlain: false)
   }
 
+  @usableFromInline override var kind: StaticString { "a LifoQueue" }
   @usableFromInline override func insert(_ item: Element) { stack.append(item) }
   @usableFromInline override func removeNext() -> Element { stack.removeLast() }
   @usableFromInline override var next: Element? { stack.last }

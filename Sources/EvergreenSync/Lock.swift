@@ -31,7 +31,7 @@ public final class Lock: WaitListOwner {
   ///
   /// > Switch point: No.
   public func tryAcquire() -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Lock")
     guard owner == nil else { return false }
     owner = Greenlet.current
     return true
@@ -68,7 +68,7 @@ public final class Lock: WaitListOwner {
   ///
   /// > Switch point: No.
   public func release() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Lock")
     let me = Greenlet.current
     require(
       owner === me, "\(me) releases a Lock that \(owner.map { "\($0) has" } ?? "nobody has")")

@@ -17,6 +17,7 @@ public import Greenlets
 ///
 /// > gevent: `gevent.pool.Pool`.
 public final class Pool {
+  private let hub = Hub.current
   private let slots: Semaphore
   private var members: Set<AnyGreenlet> = []
   private let empty = Event(isSet: true)
@@ -57,6 +58,7 @@ public final class Pool {
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
   ) throws -> Greenlet<Success> {
+    hub.checkIsCurrent("a Pool")
     try slots.acquire()
     return enroll(stackSize: stackSize, file: file, line: line, body)
   }
@@ -69,6 +71,7 @@ public final class Pool {
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
   ) -> Greenlet<Success>? {
+    hub.checkIsCurrent("a Pool")
     guard slots.tryAcquire() else { return nil }
     return enroll(stackSize: stackSize, file: file, line: line, body)
   }
@@ -101,6 +104,7 @@ public final class Pool {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func waitAvailable(timeout: Duration? = nil) throws -> Bool {
+    hub.checkIsCurrent("a Pool")
     guard try slots.acquire(timeout: timeout) else { return false }
     slots.release()
     return true
@@ -114,7 +118,8 @@ public final class Pool {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func join(timeout: Duration? = nil) throws -> Bool {
-    try empty.wait(timeout: timeout)
+    hub.checkIsCurrent("a Pool")
+    return try empty.wait(timeout: timeout)
   }
 
   /// Ends all its greenlets, also those that are added meanwhile.
@@ -133,7 +138,7 @@ public final class Pool {
   public func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
-    let hub = Hub.current
+    hub.checkIsCurrent("a Pool")
     let deadline = Deadline(after: timeout, on: hub)
     let me: AnyGreenlet? = waiting ? Greenlet.current : nil
     while members.contains(where: { $0 !== me }) {

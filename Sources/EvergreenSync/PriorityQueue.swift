@@ -16,6 +16,7 @@ public final class PriorityQueue<Element: Comparable>: Queue<Element> {
     super.init(limit: Self.limit(of: capacity), isPlain: false)
   }
 
+  @usableFromInline override var kind: StaticString { "a PriorityQueue" }
   @usableFromInline override var next: Element? { heap.first?.item }
 
   private static func isBefore(_ one: Entry, _ other: Entry) -> Bool {

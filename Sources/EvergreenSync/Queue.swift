@@ -64,6 +64,7 @@ public class Queue<Element>: Sequence {
   }
 
   // What the kinds of queues differ in.
+  @usableFromInline var kind: StaticString { "a Queue" }
   @usableFromInline func insert(_ item: Element) { items.append(item) }
   @usableFromInline func removeNext() -> Element { items.removeFirst() }
   @usableFromInline var next: Element? { items.first }
@@ -111,7 +112,7 @@ public class Queue<Element>: Sequence {
   /// > gevent: `Queue.put_nowait(item)`, which raises `Full`.
   @inlinable
   public final func tryPut(_ item: Element) throws -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent(kind)
     if isClosed { throw QueueShutDown() }
     if stored == 0, let getter = getters.removeFirst() {
       hand(item, to: getter)
@@ -188,7 +189,7 @@ public class Queue<Element>: Sequence {
   /// > gevent: `Queue.get_nowait()`, which raises `Empty`.
   @inlinable
   public final func tryGet() -> Element? {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent(kind)
     if stored == 0 {
       // Where there is room nobody waits to put into an empty queue.
       return limit > 0 ? nil : takeFromHand()
@@ -309,7 +310,7 @@ public class Queue<Element>: Sequence {
   ///
   /// > gevent: `Queue.shutdown(immediate=False)`.
   public final func shutDown(immediately: Bool = false) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent(kind)
     isClosed = true
     putters.signalAll()
     getters.signalAll()  // only if there is nothing for them

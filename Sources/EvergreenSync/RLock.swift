@@ -9,6 +9,7 @@ public import EvergreenHub
 ///
 /// > gevent: `gevent.lock.RLock`.
 public final class RLock {
+  private let hub = Hub.current
   private let lock = Lock()
 
   /// How often its owner has acquired it.
@@ -26,6 +27,7 @@ public final class RLock {
   ///
   /// > Switch point: No.
   public func tryAcquire() -> Bool {
+    hub.checkIsCurrent("an RLock")
     guard lock.owner === Greenlet.current || lock.tryAcquire() else { return false }
     depth += 1
     return true
@@ -53,6 +55,7 @@ public final class RLock {
   ///
   /// > Switch point: No.
   public func release() {
+    hub.checkIsCurrent("an RLock")
     if depth > 1, lock.owner === Greenlet.current {
       depth -= 1
       return

@@ -45,7 +45,7 @@ public class Semaphore: WaitListOwner {
   /// > Switch point: No.
   @inlinable
   public final func tryAcquire() -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Semaphore")
     guard permits > 0 else { return false }
     permits -= 1
     return true
@@ -85,7 +85,7 @@ public class Semaphore: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public final func wait(timeout: Duration? = nil) throws -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Semaphore")
     if permits > 0 { return true }
     return try hub.wait(
       WaitReason("a free permit"), until: Deadline(after: timeout, on: hub),
@@ -98,7 +98,7 @@ public class Semaphore: WaitListOwner {
   ///
   /// > Switch point: No.
   public final func release(_ count: Int = 1) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Semaphore")
     require(count >= 0, "cannot release \(count) permits")
     require(
       count <= bound - permits,

@@ -137,7 +137,7 @@ public final class ReadyObjects<Object>: Sequence, IteratorProtocol {
   }
 
   private func take() -> Object? {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("what is waited for")
     return group.pointee.removeFirst().map { object(of: $0) }
   }
 
