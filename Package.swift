@@ -23,8 +23,8 @@ func example(_ name: String) -> Target {
     name: name,
     // The floors too: what an umbrella re-exports is not seen to change.
     dependencies: [
-      "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
-      "EvergreenBase",
+      "Evergreen", "EvergreenNet", "EvergreenConcurrency", "EvergreenSync", "EvergreenHub",
+      "EventLoop", "Greenlets", "EvergreenBase",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
     ],
     path: "Examples/\(name)", swiftSettings: strict)
@@ -71,8 +71,13 @@ let package = Package(
     floor(
       "EvergreenSync", on: "EvergreenHub", "EventLoop", "Greenlets", "CGreenlet", "CLocks",
       "EvergreenBase"),
+    .target(name: "CDispatchMain"),
     floor(
-      "EvergreenNet", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CLibev", "CSockets",
+      "EvergreenConcurrency", on: "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
+      "CGreenlet", "CLibev", "CLocks", "CDispatchMain", "EvergreenBase"),
+    floor(
+      "EvergreenNet", on: "EvergreenConcurrency", "EvergreenSync", "EvergreenHub", "EventLoop",
+      "CLibev", "CSockets",
       "Greenlets", "EvergreenBase"),
     floor(
       "GreenCalls", on: "CGreenCalls", "EvergreenNet", "EvergreenSync", "EvergreenHub",
@@ -84,7 +89,8 @@ let package = Package(
     floor("EvergreenPreload", on: "CPreload", "GreenCalls", "EvergreenHub"),
     .executableTarget(name: "EvergreenRunner", swiftSettings: strict),
     floor(
-      "Evergreen", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
+      "Evergreen", on: "EvergreenNet", "EvergreenConcurrency", "EvergreenSync", "EvergreenHub",
+      "EventLoop", "Greenlets",
       "EvergreenBase"),
     floor(
       "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev",
@@ -105,8 +111,13 @@ let package = Package(
     tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "EvergreenBase"),
     tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),
     tests(
-      of: "EvergreenNet", "EventLoop", "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"
-    ),
+      of: "EvergreenConcurrency", "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),
+    .executableTarget(
+      name: "main-queue-program", dependencies: ["Evergreen", "EvergreenHub", "EvergreenSync"],
+      path: "Tests/MainQueueProgram", swiftSettings: strict),
+    tests(
+      of: "EvergreenNet", "EvergreenConcurrency", "EventLoop", "EvergreenSync", "EvergreenHub",
+      "Greenlets", "EvergreenBase"),
     .target(name: "ContractScripts", path: "Tests/ContractScripts"),
     tests(
       of: "EvergreenMonkey", "ContractScripts", "EvergreenNet", "EvergreenSync", "EvergreenHub",
@@ -128,7 +139,8 @@ let package = Package(
       name: "ExampleTests",
       dependencies: [
         "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
-        "resolve-many", "udp-echo", "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub",
+        "resolve-many", "udp-echo", "main-queue-program", "Evergreen", "EvergreenNet",
+        "EvergreenSync", "EvergreenHub",
         "EventLoop", "EvergreenBase", "EvergreenTesting",
       ], swiftSettings: strict),
   ],

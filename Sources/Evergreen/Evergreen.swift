@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 @_exported public import EventLoop
+@_exported public import EvergreenConcurrency
 @_exported public import EvergreenHub
 @_exported public import EvergreenNet
 @_exported public import EvergreenSync
