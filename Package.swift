@@ -71,10 +71,10 @@ let package = Package(
     floor(
       "EvergreenSync", on: "EvergreenHub", "EventLoop", "Greenlets", "CGreenlet", "CLocks",
       "EvergreenBase"),
-    .target(name: "CDispatchMain"),
+    .target(name: "CConcurrency"),
     floor(
       "EvergreenConcurrency", on: "EvergreenSync", "EvergreenHub", "EventLoop", "Greenlets",
-      "CGreenlet", "CLibev", "CLocks", "CDispatchMain", "EvergreenBase"),
+      "CGreenlet", "CLibev", "CLocks", "CConcurrency", "EvergreenBase"),
     floor(
       "EvergreenNet", on: "EvergreenConcurrency", "EvergreenSync", "EvergreenHub", "EventLoop",
       "CLibev", "CSockets",
@@ -99,6 +99,8 @@ let package = Package(
     example("chat-server"),
     example("echo-client"),
     example("echo-server"),
+    example("mixed-async"),
+    example("multi-core-echo"),
     example("ping-pong"),
     example("port-forwarder"),
     example("resolve-many"),
@@ -138,7 +140,8 @@ let package = Package(
     .testTarget(
       name: "ExampleTests",
       dependencies: [
-        "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
+        "chat-server", "echo-client", "echo-server", "mixed-async", "multi-core-echo",
+        "ping-pong", "port-forwarder",
         "resolve-many", "udp-echo", "main-queue-program", "Evergreen", "EvergreenNet",
         "EvergreenSync", "EvergreenHub",
         "EventLoop", "EvergreenBase", "EvergreenTesting",

@@ -5,7 +5,7 @@
 // actor go, too. It tells of work by a descriptor (an eventfd), and one call does what is there: the two
 // functions below, which Foundation's run loop uses as well.
 
-import CDispatchMain
+import CConcurrency
 import CLibev
 import EventLoop
 import EvergreenBase

@@ -19,6 +19,7 @@ import CGreenlet
 import EvergreenBase
 public import EvergreenHub
 import EvergreenSync
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -123,6 +124,7 @@ final class ExecutorCore: @unchecked Sendable {
   }
 
   private let state = Guarded(State())
+  private let hasEnded = Atomic(false)
   let door: MailboxCore
   private let thread = pthread_self()
 
@@ -164,7 +166,11 @@ final class ExecutorCore: @unchecked Sendable {
   }
 
   /// Whether the caller is on the hub's thread, which still has it.
-  var isOnHub: Bool { evg_thread_self().pointee.hub_object == hub.toOpaque() }
+  var isOnHub: Bool {
+    // Another hub may have its address by now.
+    !hasEnded.load(ordering: .acquiring)
+      && evg_thread_self().pointee.hub_object == hub.toOpaque()
+  }
 
   var isIsolating: Bool {
     if isOnHub { return true }
@@ -257,6 +263,7 @@ final class ExecutorCore: @unchecked Sendable {
   }
 
   private func hubHasEnded() {
+    hasEnded.store(true, ordering: .releasing)
     let left = state.withLock { state in
       state.isOpen = false
       // What was taken over first comes first.

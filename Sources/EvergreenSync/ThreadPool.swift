@@ -192,6 +192,8 @@ public struct ThreadUnavailable: Error, Hashable, Sendable, CustomStringConverti
   /// Why: most likely `EAGAIN`, a limit on threads or memory.
   public let errno: Errno
 
+  package init(errno: Errno) { self.errno = errno }
+
   public var description: String { "cannot start a thread: \(errno)" }
 }
 

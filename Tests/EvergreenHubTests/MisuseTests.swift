@@ -11,7 +11,7 @@ import Testing
 @Suite("Misuse", .timeLimit(.minutes(1)))
 struct MisuseTests {
   static let foreign =
-    "this object belongs to the hub of another thread. Reach that hub through its mailbox"
+    "belongs to the hub of another thread. Reach that hub through its mailbox"
   static let pool = "a task of Swift's cooperative pool may not block"
 
   // MARK: From a foreign thread

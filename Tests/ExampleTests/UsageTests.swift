@@ -10,7 +10,9 @@ import Testing
   static let options = [
     "chat-server": ["--host", "--port"],
     "echo-client": ["--host", "--port", "--connections", "--messages", "--size"],
-    "echo-server": ["--host", "--port"],
+    "echo-server": ["--host", "--port", "--hubs"],
+    "mixed-async": ["--requests"],
+    "multi-core-echo": ["--hubs", "--clients", "--messages"],
     "ping-pong": ["--rounds"],
     "port-forwarder": ["--host", "--port", "--to <host:port>"],
     "resolve-many": ["<names>", "--concurrency", "--timeout"],
@@ -46,6 +48,10 @@ import Testing
       ("udp-echo --host 192.0.2.1", "bind 192.0.2.1:7777: Cannot assign requested address"),
       ("echo-client --connections 0", "--connections"), ("echo-client --messages=-3", "-3"),
       ("echo-client --size 99999999999", "--size"), ("echo-client --size many", "many"),
+      ("echo-server --hubs 0", "--hubs"), ("echo-server --hubs many", "many"),
+      ("echo-server --hubs 2 --host 192.0.2.1", "bind 192.0.2.1:7777: Cannot assign requested"),
+      ("mixed-async --requests 0", "--requests"), ("multi-core-echo --hubs=-1", "-1"),
+      ("multi-core-echo --clients 0", "--clients"), ("multi-core-echo --bogus", "--bogus"),
       ("ping-pong --rounds 0", "--rounds"), ("ping-pong --rounds x", "x"),
       ("ping-pong --bogus", "--bogus"), ("port-forwarder", "--to <host:port>"),
       ("port-forwarder --to :80", "--to :80 names no host"),
@@ -73,7 +79,8 @@ import Testing
 /// What all servers have in common.
 @Suite struct ServingTests {
   static let servers = [
-    ["chat-server"], ["echo-server"], ["port-forwarder", "--to", "127.0.0.1:1"], ["udp-echo"],
+    ["chat-server"], ["echo-server"], ["echo-server", "--hubs", "3"],
+    ["port-forwarder", "--to", "127.0.0.1:1"], ["udp-echo"],
   ]
 
   @Test(.timeLimit(.minutes(2)), arguments: servers, [SIGTERM, SIGINT])
