@@ -105,7 +105,7 @@ def end_all():
 def start(command, core, **options):
     def before():
         libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not even a killed driver leaves children
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, core if isinstance(core, set) else {core})
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -382,15 +382,18 @@ def available_memory():
 
 
 def micro_tests(settings):
-    def micro(name, n, title, with_memory=False, slow=None, only=None, rounds=None, why_skipped=None, limit=90):
+    def micro(name, n, title, with_memory=False, slow=None, only=None, rounds=None, why_skipped=None, limit=90,
+              on_both=False):
         def run(peer):
             operations = slow if peer.name == "gevent" and slow else n
             if settings.quick and name != "sleepers_1m":
                 operations = max(operations // 10, 1)
-            return run_json([*peer.micro, name, str(operations)], settings.server_core, limit)
+            # What goes from thread to thread has two cores, and its figure is the time that it takes.
+            cores = {settings.server_core, settings.load_core} if on_both else settings.server_core
+            return run_json([*peer.micro, name, str(operations)], cores, limit)
 
         base = ("libev", "go")
-        rows = [Row(title, figure("cpu_ns"), "time", baselines=base)]
+        rows = [Row(title, figure("ns" if on_both else "cpu_ns"), "time", baselines=base)]
         if with_memory:
             rows.append(Row(f"{title.partition(':')[0]}: memory of each", figure("rss_bytes"), "bytes",
                             baselines=base))
@@ -422,6 +425,11 @@ def micro_tests(settings):
         micro("select", 2_000_000, "select over two channels, per item", only={"evergreen", "go"}),
         micro("semaphore", 50_000_000, "semaphore: acquire + release", slow=3_000_000),
         micro("getaddrinfo", 1_000, "1,000 getaddrinfo of localhost at once, each", only=with_c),
+        micro("hub_await", 50_000, "greenlet awaits a task, two cores", only={"evergreen"}, on_both=True),
+        micro("hub_await_here", 200_000, "greenlet awaits a task on its own hub", only={"evergreen"}),
+        micro("hub_call", 50_000, "call of another hub and back, two cores", only={"evergreen"}, on_both=True),
+        micro("hub_ping", 50_000, "message to another hub and back, two cores", only={"evergreen"}, on_both=True),
+        micro("hub_stream", 2_000_000, "messages to another hub, each, two cores", only={"evergreen"}, on_both=True),
     ]
 
 

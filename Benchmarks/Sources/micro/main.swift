@@ -19,6 +19,11 @@ let tests: [(name: String, run: (Int) throws -> Report)] = [
   ("select", selectTwo),
   ("semaphore", semaphore),
   ("getaddrinfo", lookUpNames),
+  ("hub_await", awaitTask),
+  ("hub_await_here", awaitTaskHere),
+  ("hub_call", callHub),
+  ("hub_ping", pingHub),
+  ("hub_stream", streamToHub),
 ]
 
 let known = tests.map(\.name).joined(separator: ", ")
