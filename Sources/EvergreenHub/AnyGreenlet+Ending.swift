@@ -31,7 +31,8 @@ extension AnyGreenlet {
     return try withHub { try join(until: Deadline(after: timeout, on: $0)) }
   }
 
-  final func join(until deadline: Deadline) throws -> Bool {
+  @discardableResult
+  package final func join(until deadline: Deadline) throws -> Bool {
     if phase == .finished { return true }
     if evg_current()?.pointee.owner == Unmanaged.passUnretained(self).toOpaque() {
       if hasDueError { throw takeDueError() }
@@ -60,7 +61,7 @@ extension AnyGreenlet {
   ///
   /// One that has not begun never runs its body; its error is reported when its turn comes. One
   /// that is ready to run, or has just won what it waited for, gets the error at its next switch
-  /// point. A kill that is under way already is not repeated. The greenlet may catch the error and
+  /// point; one in a ``shielded(_:)`` block, after that. A kill that is under way already is not repeated. The greenlet may catch the error and
   /// go on; then it must be killed again.
   ///
   /// - Parameters:
@@ -91,7 +92,7 @@ extension AnyGreenlet {
     return try join(timeout: timeout)
   }
 
-  final func requestEnd(with error: any Error) {
+  package final func requestEnd(with error: any Error) {
     if phase != .finished { checkIsOnItsHub() }
     switch phase {
     case .finished: return
@@ -99,7 +100,7 @@ extension AnyGreenlet {
     case .running:
       if extras?.due.hasKill == true { return }
       withDueErrors { $0.kill(with: error) }
-      if let waiting { _ = evg_wake(waiting) }
+      if hasDueError, let waiting { _ = evg_wake(waiting) }
     }
   }
 

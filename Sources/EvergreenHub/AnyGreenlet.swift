@@ -54,8 +54,8 @@ public class AnyGreenlet: CustomStringConvertible {
   }
   @exclusivity(unchecked) package final var joiners = WaitList()
   @exclusivity(unchecked) final var extras: Extras?
-  /// Unique on its hub, never used again.
-  final let serial: UInt64
+  /// Unique on its hub, never used again, and higher than those of greenlets made earlier.
+  package final let serial: UInt64
   /// The serial of the greenlet that made this one; the highest number if none did.
   final let spawner: UInt64
   private final let file: UnsafePointer<CChar>
@@ -70,6 +70,10 @@ public class AnyGreenlet: CustomStringConvertible {
     var due = DueErrors()
     /// What was thrown last in a raw greenlet on its behalf.
     var thrown: ThrownError?
+    /// What was thrown last in it, to be told from errors of its own.
+    var delivered: Delivery?
+    /// Its error goes to somebody who deals with it.
+    var isSilent = false
     var links: [Link] = []
     var linksAreRunning = false
     var locals: [UInt64: Any] = [:]
@@ -247,7 +251,30 @@ public class AnyGreenlet: CustomStringConvertible {
   }
 
   private final func report(_ error: any Error) {
-    if !(error is GreenletExit) { hub.reportError(error, of: self) }
+    if error is GreenletExit || isSilent { return }
+    hub.reportError(error, of: self)
+  }
+
+  /// Whether its error is not reported, because somebody gets it who deals with it. Decided by its raw
+  /// links at the latest.
+  package final var isSilent: Bool {
+    get { extras?.isSilent ?? false }
+    set { ownExtras.isSilent = newValue }
+  }
+
+  /// Runs one that has not been started in the calling greenlet, to its end.
+  ///
+  /// - Throws: What is thrown into the caller meanwhile, and the body did not catch; it is the error of
+  ///   this one too.
+  package final func runHere() throws {
+    let begin = evg_thread_self().pointee.switches
+    phase = .running
+    let error = runner.run(self)
+    if let error, AnyGreenlet.hasBeenThrown(error, since: begin) {
+      finish(with: error, isReporting: false)
+      throw error
+    }
+    finish(with: error)
   }
 
   private final var runner: Runner {
@@ -285,6 +312,8 @@ public class AnyGreenlet: CustomStringConvertible {
   private final func announceEnd() {
     if hasDueError { withDueErrors { $0 = DueErrors() } }
     extras?.thrown = nil
+    extras?.delivered = nil
+    context?.pointee.is_shielded = false
     runRawLinks()
   }
 
@@ -337,9 +366,23 @@ public class AnyGreenlet: CustomStringConvertible {
 
   final func takeDueError() -> any Error {
     let thrown = withDueErrors { $0.take() }
+    let extras = ownExtras
+    extras.delivered = Delivery(of: thrown)
     // Only a raw greenlet can come to an end that keeps it from its owner.
-    if evg_current()?.pointee.is_raw == true { ownExtras.thrown = thrown }
+    if evg_current()?.pointee.is_raw == true { extras.thrown = thrown }
     return thrown.error
+  }
+
+  /// Whether an error that the calling greenlet has caught is what was thrown into it last, by a kill
+  /// or a timeout.
+  ///
+  /// - Parameters:
+  ///   - error: What was caught.
+  ///   - since: The switches of the thread when the code began that threw it.
+  /// - Returns: Whether it is; an error of a greenlet's own of the same type may be taken for it.
+  package static func hasBeenThrown(_ error: any Error, since: UInt64 = 0) -> Bool {
+    guard let delivered = currentIfAny?.extras?.delivered else { return false }
+    return delivered.time >= since && delivered.isSame(as: error)
   }
 
   /// Fails a call of foreign code, at which nothing can be thrown, because of the error that is due.
@@ -372,9 +415,9 @@ public class AnyGreenlet: CustomStringConvertible {
     guard let extras, let thrown = extras.thrown, thrown.time >= since, thrown.isSame(as: error)
     else { return }
     extras.thrown = nil
-    if let timeout = thrown.timeout {
-      if timeout.isOver { return }
-      timeout.isDueAgain(in: self)
+    if let revocable = thrown.revocable {
+      if revocable.isOver { return }
+      revocable.isDueAgain(in: self)
     }
     withDueErrors { $0.putBack(thrown) }
   }
@@ -390,16 +433,28 @@ public class AnyGreenlet: CustomStringConvertible {
   /// it does not wait in the hub.
   @discardableResult
   final func interrupt(with error: any Error) -> Bool {
-    withDueErrors { $0.append(error) }
+    interrupt(with: DueErrors.Due(error: error, revocable: nil))
+  }
+
+  /// The same with one that can be taken back.
+  @discardableResult
+  final func interrupt(with error: any Revocable) -> Bool {
+    interrupt(with: DueErrors.Due(error: error, revocable: error))
+  }
+
+  private final func interrupt(with due: DueErrors.Due) -> Bool {
+    withDueErrors { $0.append(due) }
     guard let waiting else { return false }
-    _ = evg_wake(waiting)
+    if hasDueError { _ = evg_wake(waiting) }
     return true
   }
 
-  final func interruptForEnd() {
+  /// - Parameter isLast: There is no time left: shields do not hold it back.
+  final func interruptForEnd(isLast: Bool = false) {
     if phase != .running && phase != .finished { return cancelStart(with: GreenletExit()) }
+    if isLast { breakShields() }
     withDueErrors { if !$0.hasKill { $0.kill(with: GreenletExit()) } }
-    if let waiting { _ = evg_wake(waiting) }
+    if hasDueError, let waiting { _ = evg_wake(waiting) }
   }
 }
 
@@ -412,86 +467,4 @@ extension AnyGreenlet: Hashable {
   public static func == (one: AnyGreenlet, other: AnyGreenlet) -> Bool { one === other }
 
   public func hash(into hasher: inout Hasher) { hasher.combine(ObjectIdentifier(self)) }
-}
-
-/// What has been due, and was thrown.
-struct ThrownError {
-  let error: any Error
-  /// What ran out, if that was the reason; it may throw another error.
-  let timeout: Timeout?
-  let isKill: Bool
-  /// The switches of the thread when it was thrown.
-  let time = evg_thread_self().pointee.switches
-
-  /// Whether it is the error that was caught. A timeout is told from others by its identity, other
-  /// errors by their type: to be caught and thrown on may put a value into a new box.
-  func isSame(as caught: any Error) -> Bool {
-    if let one = error as? Timeout { return caught as? Timeout === one }
-    return type(of: error) == type(of: caught)
-  }
-}
-
-/// Errors that are to be thrown at a greenlet's next switch point: a kill first, then timeouts in
-/// the order in which they ran out.
-struct DueErrors {
-  private var killer: (any Error)?
-  private var others: [any Error]?
-  private(set) var isAny = false
-  /// How many calls of foreign code have failed because of the first of them.
-  private(set) var strikes = 0
-  var hasStruck: Bool { strikes > 0 }
-
-  var hasKill: Bool { killer != nil }
-
-  mutating func kill(with error: any Error) {
-    killer = error
-    isAny = true
-  }
-
-  mutating func append(_ error: any Error) {
-    others = (others ?? []) + [error]
-    isAny = true
-  }
-
-  mutating func strike() -> Int32 {
-    strikes += 1
-    return killer == nil && others![0] is Timeout ? ETIMEDOUT : ECANCELED
-  }
-
-  /// Whether it is this timeout that calls of foreign code have failed for.
-  func hasStruck(_ timeout: Timeout) -> Bool {
-    hasStruck && killer == nil && others?.first as? Timeout === timeout
-  }
-
-  mutating func take() -> ThrownError {
-    defer { isAny = killer != nil || others != nil }
-    strikes = 0
-    if let error = killer {
-      killer = nil
-      return ThrownError(error: error, timeout: nil, isKill: true)
-    }
-    let error = others!.removeFirst()
-    if others!.isEmpty { others = nil }
-    let timeout = error as? Timeout
-    return ThrownError(error: timeout?.takeThrown() ?? error, timeout: timeout, isKill: false)
-  }
-
-  /// What was taken has not reached anybody. A kill that came since takes the place of an older
-  /// one.
-  mutating func putBack(_ thrown: ThrownError) {
-    if !thrown.isKill {
-      others = [thrown.timeout ?? thrown.error] + (others ?? [])
-    } else if killer == nil {
-      killer = thrown.error
-    }
-    isAny = true
-  }
-
-  /// Takes back a timeout whose block has ended.
-  mutating func remove(_ timeout: Timeout) {
-    if hasStruck(timeout) { strikes = 0 }
-    others?.removeAll { $0 as? Timeout === timeout }
-    if others?.isEmpty == true { others = nil }
-    isAny = killer != nil || others != nil
-  }
 }

@@ -46,7 +46,7 @@ extension Hub {
   }
 
   /// Says that a greenlet failed; whatever the handler does, the hub goes on.
-  func reportError(_ error: any Error, of greenlet: AnyGreenlet) {
+  package func reportError(_ error: any Error, of greenlet: AnyGreenlet) {
     do {
       try onError(greenlet, error)
     } catch let second {

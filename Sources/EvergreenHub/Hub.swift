@@ -445,7 +445,7 @@ public final class Hub {
     for _ in 0..<100 {
       let victims = others
       if victims.isEmpty { return }
-      for victim in victims { victim.interruptForEnd() }
+      for victim in victims { victim.interruptForEnd(isLast: true) }
       try? Greenlet.yield()
     }
   }

@@ -27,6 +27,11 @@ public struct LoopExit: Error, Sendable, CustomStringConvertible {
   public let report: String
   let waiter: String
 
+  /// The same, with more about what is waited for.
+  package func explained(by text: String) -> LoopExit {
+    LoopExit(report: "\(text)\n\(report)", waiter: waiter)
+  }
+
   public var description: String {
     "this would block for ever: nothing is left that could wake \(waiter)\n\(report)"
   }

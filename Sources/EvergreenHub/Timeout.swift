@@ -16,7 +16,7 @@ import Greenlets
 /// may be nested; each passes on the timeouts of the others.
 ///
 /// > gevent: `gevent.Timeout`.
-public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable {
+public final class Timeout: Revocable, CustomStringConvertible, @unchecked Sendable {
   // Unchecked: the identity and the length never change; the rest belongs to the hub's thread.
 
   /// How long it was.
@@ -27,10 +27,13 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   /// Linked into the loop while it is armed: an object does not move.
   @exclusivity(unchecked) private var timer = evg_timer_make(timeoutFired, nil)
   /// The block that it belonged to has ended.
-  @exclusivity(unchecked) var isOver = false
+  @exclusivity(unchecked) package internal(set) var isOver = false
+  /// How many shields it began under, which do not hold it back.
+  package let shields: UInt32
 
-  package init(of duration: Duration?) {
+  package init(of duration: Duration?, under shields: UInt32 = 0) {
     self.duration = duration
+    self.shields = shields
     substitute = nil
     greenlet = nil
   }
@@ -38,6 +41,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   private init(of duration: Duration, in greenlet: AnyGreenlet, throwing error: (any Error)?) {
     self.duration = duration
     self.greenlet = greenlet
+    shields = greenlet.shields
     substitute = error
   }
 
@@ -88,7 +92,7 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
     guard let greenlet else { return }
     if timer.armed { greenlet.withHub { $0.stop(timerAddress) } }
     letGo()
-    if greenlet.hasDueError { greenlet.withDueErrors { $0.remove(self) } }
+    greenlet.takeBack(self)
     self.greenlet = nil
   }
 
@@ -100,13 +104,13 @@ public final class Timeout: Error, CustomStringConvertible, @unchecked Sendable 
   }
 
   /// What the greenlet is to see now.
-  func takeThrown() -> any Error {
+  package func takeThrown() -> any Error {
     greenlet = nil
     return substitute ?? self
   }
 
   /// It was thrown, has reached nobody, and can be taken back again.
-  func isDueAgain(in greenlet: AnyGreenlet) { self.greenlet = greenlet }
+  package func isDueAgain(in greenlet: AnyGreenlet) { self.greenlet = greenlet }
 
   /// Its loop, which is about to go, has stopped it.
   func loopHasEnded() {

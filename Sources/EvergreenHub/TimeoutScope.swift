@@ -32,7 +32,7 @@ struct TimeoutScope: ~Copyable {
     let record = hub._withUnsafeGuaranteedRef { $0.takeTimeoutRecord() }
     record.pointee.greenlet = .fromOpaque(owner)
     record.pointee.duration = duration
-    if context.pointee.is_raw { record.keep(hub) }
+    if evg_is_unusual(context) { record.prepare(for: context, of: hub) }
     let deadline = hub._withUnsafeGuaranteedRef { $0.deadline(after: duration) }
     if !deadline.isNever {
       hub._withUnsafeGuaranteedRef { $0.start(record.timer, at: deadline) }
@@ -51,16 +51,14 @@ struct TimeoutScope: ~Copyable {
   @inline(never)
   private mutating func stopWithCare() {
     record.pointee.needsCare = false
+    record.pointee.shields = 0
     if let timeout = record.pointee.fired {
       fired = timeout
       timeout.isOver = true
       record.pointee.fired = nil
       record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
-        guard greenlet.hasDueError else { return }
-        greenlet.withDueErrors {
-          if $0.hasStruck(timeout) { struck = timeout }
-          $0.remove(timeout)
-        }
+        if greenlet.extras?.due.hasStruck(timeout) == true { struck = timeout }
+        greenlet.takeBack(timeout)
       }
     }
     hub._withUnsafeGuaranteedRef { $0.giveBack(record) }
@@ -82,8 +80,10 @@ struct TimeoutRecord {
   var fired: Timeout?
   /// It holds the greenlet and the hub.
   var isKeeping = false
-  /// It has fired, or it holds them.
+  /// It has fired, or it holds them, or it began under a shield.
   var needsCare = false
+  /// How many shields it began under.
+  var shields: UInt32 = 0
   var next: UnsafeMutablePointer<TimeoutRecord>?
 }
 
@@ -93,9 +93,16 @@ extension UnsafeMutablePointer<TimeoutRecord> {
   }
 
   @inline(never)
-  fileprivate func keep(_ hub: Unmanaged<Hub>) {
-    pointee.isKeeping = true
+  fileprivate func prepare(
+    for context: UnsafeMutablePointer<evg_context>, of hub: Unmanaged<Hub>
+  ) {
     pointee.needsCare = true
+    pointee.shields = pointee.greenlet._withUnsafeGuaranteedRef { $0.shields }
+    if context.pointee.is_raw { keep(hub) }
+  }
+
+  private func keep(_ hub: Unmanaged<Hub>) {
+    pointee.isKeeping = true
     _ = hub.retain()
     _ = pointee.greenlet.retain()
   }
@@ -142,7 +149,7 @@ let blockTimeoutFired: @convention(c) (UnsafeMutablePointer<evg_timer>) -> Void 
   let record = timer.pointee.context!.assumingMemoryBound(to: TimeoutRecord.self)
   record.pointee.greenlet._withUnsafeGuaranteedRef { greenlet in
     if greenlet.isGone { return }
-    let timeout = Timeout(of: record.pointee.duration)
+    let timeout = Timeout(of: record.pointee.duration, under: record.pointee.shields)
     record.pointee.fired = timeout
     record.pointee.needsCare = true
     greenlet.interrupt(with: timeout)

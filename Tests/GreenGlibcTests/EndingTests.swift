@@ -37,6 +37,30 @@ struct EndingTests {
     }
   }
 
+  @Test func aKilledCallerUnderAShieldHasItsCallsDone() async throws {
+    try await runGreen {
+      let (reading, writing) = try makePipe()
+      var results: [Int] = []
+      let reader = spawn {
+        var byte: UInt8 = 0
+        results.append(read(reading, &byte, 1))
+        shielded { results.append(read(reading, &byte, 1)) }
+        results.append(read(reading, &byte, 1))
+        return "the end"
+      }
+      try Greenlet.yield()
+      try reader.kill(waiting: false)
+      try Greenlet.yield()
+      #expect(results == [-1])  // for it waits again, under the shield
+      #expect(write(writing, "xy", 2) == 2)
+      try reader.join()
+      #expect(results == [-1, 1, -1])
+      #expect(reader.error.map { "\($0)" } == "GreenletExit")
+      close(reading)
+      close(writing)
+    }
+  }
+
   @Test func aTimeoutEndsTheCallAndIsThrownByItsBlock() async throws {
     try await runGreen {
       let (reading, writing) = try makePipe()

@@ -62,7 +62,8 @@ struct evg_context {
   bool is_unpatched : 1; // its calls of libc are the real ones, whatever is patched
   bool is_deputized : 1; // a raw greenlet that it has switched to is parked on its behalf
   bool has_message;      // something came with the switch to it
-  bool is_interrupted;   // the wait in a call of foreign code ends, after a handler of a signal
+  bool is_interrupted : 1;  // the wait in a call of foreign code ends, after a handler of a signal
+  bool is_shielded : 1;     // what is thrown into it from outside of a block is held back
 
   evg_entry _Nullable entry;
   void *_Nullable raw;              // the Swift object by which it is switched by hand
@@ -211,6 +212,11 @@ static inline bool evg_wake(evg_context *context) {
 /// a raw greenlet's or the hub's own, or it runs on the reserve, which it may not leave to others.
 static inline bool evg_needs_care(const evg_context *context) {
   return context->is_due || context->is_raw || context->lacks_stack || !context->owner;
+}
+
+/// Whether a timeout that begins must note where it does: in a raw greenlet, or under a shield.
+static inline bool evg_is_unusual(const evg_context *context) {
+  return context->is_raw || context->is_shielded;
 }
 
 /// Switches by hand to a suspended context, if there is nothing else to be done with it: same
