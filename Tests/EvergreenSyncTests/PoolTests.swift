@@ -282,6 +282,213 @@ import Testing
     }
   }
 
+  /// gevent stands still here; eventlet's test_reentrant.
+  @Test func aMemberOfTheFullPoolRunsWhatItSpawnsItself() async throws {
+    try await runGreenInVirtualTime { _ in
+      let pool = Pool(size: 1)
+      var order: [String] = []
+      let outer = try pool.spawn {
+        order.append("outer begins")
+        let inner = try pool.spawn {
+          order.append("inner")
+          try sleep(for: .seconds(1))
+          return 5
+        }
+        #expect(inner.isReady && inner.isSuccessful)
+        order.append("outer ends")
+        return try inner.get()
+      }
+      try #expect(outer.get() == 5)
+      #expect(order == ["outer begins", "inner", "outer ends"])
+      #expect(pool.isEmpty && pool.freeCount == 1)
+    }
+  }
+
+  @Test func aMemberSpawnsAGreenletWhileThereIsAPlace() async throws {
+    try await runGreen {
+      let pool = Pool(size: 2)
+      try pool.spawn {
+        let child = try pool.spawn { 1 }
+        #expect(!child.isReady && pool.count == 2)
+      }
+      try pool.join()
+    }
+  }
+
+  @Test func aStrangerWaitsForAPlaceThatAMemberNeedNotWaitFor() async throws {
+    try await runGreenInVirtualTime { clock in
+      let pool = Pool(size: 1)
+      try pool.spawn { try sleep(for: .seconds(1)) }
+      let stranger = try pool.spawn { 1 }
+      #expect(!stranger.isReady && clock.elapsed == .seconds(1))
+      try pool.join()
+    }
+  }
+
+  @Test func theErrorOfWhatAMemberRunsItselfIsItsOwnAndReportedOnce() async throws {
+    struct Failure: Error {}
+    try await runGreen {
+      var reports = 0
+      Hub.current.onError = { _, error in if error is Failure { reports += 1 } }
+      let pool = Pool(size: 1)
+      let outer = try pool.spawn {
+        let inner = try pool.spawn { throw Failure() }
+        #expect(inner.error is Failure)
+        try Greenlet.yield()
+        return 1
+      }
+      try #expect(outer.get() == 1)
+      #expect(reports == 1)
+    }
+  }
+
+  @Test func aKillReachesTheMemberThatRunsAnotherBody() async throws {
+    struct Failure: Error {}
+    try await runGreenInVirtualTime { clock in
+      Hub.current.onError = { _, _ in }
+      let pool = Pool(size: 1)
+      var wentOn = false
+      let outer = try pool.spawn {
+        try pool.spawn { try sleep(for: .seconds(60)) }
+        wentOn = true
+      }
+      try Greenlet.yield()
+      try outer.kill(Failure())
+      #expect(outer.error is Failure && !wentOn && clock.elapsed == .zero)
+      let other = try pool.spawn {
+        do {
+          try withTimeout(.seconds(1)) { _ = try pool.spawn { try sleep(for: .seconds(60)) } }
+        } catch is Timeout { return true }
+        return false
+      }
+      try #expect(other.get())
+      #expect(clock.elapsed == .seconds(1))
+    }
+  }
+
+  /// eventlet's test_pool_smash: whoever spawns, nothing stands still and nothing is lost.
+  @Test(arguments: [1, 2, 3, 7]) func aHeavyMixEnds(size: Int) async throws {
+    try await runGreenInVirtualTime { _ in
+      let pool = Pool(size: size)
+      var done = 0
+      var running = 0
+      var expected = 0
+      func work(_ depth: Int, _ seed: Int) throws {
+        running += 1
+        defer { running -= 1 }
+        #expect(pool.count <= size)
+        try sleep(for: .milliseconds(seed % 5))
+        if depth < 4 {
+          for child in 0..<(seed % 3 + 1) {
+            expected += 1
+            if child % 2 == 0 {
+              try pool.spawn { try work(depth + 1, seed * 7 + child) }
+            } else {
+              try pool.apply { try work(depth + 1, seed * 5 + child) }
+            }
+          }
+        }
+        done += 1
+      }
+      for seed in 0..<30 {
+        expected += 1
+        try pool.spawn { try work(0, seed) }
+      }
+      while !pool.isEmpty { try pool.join() }
+      #expect(done == expected && done > 200 && running == 0)
+      #expect(pool.freeCount == size)
+    }
+  }
+
+  @Test func aPlaceGivenToAKilledSpawnerIsNotLost() async throws {
+    try await runGreen {
+      let pool = Pool(size: 1)
+      let release = Event()
+      try pool.spawn { try release.wait() }
+      let spawner = spawn { _ = try pool.spawn {} }
+      try idle()
+      release.set()
+      try Greenlet.yield()  // the place is the spawner's now
+      try spawner.kill(waiting: false)
+      try joinAll([spawner])
+      try pool.join()
+      #expect(pool.freeCount == 1)
+      try pool.spawn {}.join()
+    }
+  }
+
+  @Test func anotherSizeCountsAtOnce() async throws {
+    try await runGreenInVirtualTime { clock in
+      let pool = Pool(size: 1)
+      var begun: [Int] = []
+      for _ in 0..<6 {
+        spawn {
+          try pool.spawn {
+            begun.append(Int(clock.elapsed / .seconds(1)))
+            try sleep(for: .seconds(10))
+          }
+        }
+      }
+      try sleep(for: .seconds(1))
+      #expect(pool.waitingCount == 5)
+      pool.size = 3
+      try sleep(for: .seconds(1))
+      #expect(begun == [0, 1, 1] && pool.isFull)
+      pool.size = 1
+      #expect(pool.freeCount == 0)
+      try sleep(for: .seconds(60))
+      #expect(begun == [0, 1, 1, 11, 21, 31])
+      try pool.join()
+      pool.size = nil
+      #expect(pool.freeCount == .max)
+    }
+  }
+
+  @Test func addWaitsForAPlace() async throws {
+    try await runGreenInVirtualTime { clock in
+      let pool = Pool(size: 1)
+      try pool.spawn { try sleep(for: .seconds(5)) }
+      let other = Greenlet { 3 }
+      try #expect(!pool.add(other, timeout: .seconds(1)))
+      try #expect(pool.add(other))
+      #expect(clock.elapsed == .seconds(5) && pool.isFull)
+      try #expect(pool.add(other, timeout: .zero))
+      try #expect(other.start().get() == 3)
+      #expect(pool.freeCount == 1)
+      try #expect(pool.add(other))
+      #expect(pool.freeCount == 1)
+      let discarded = spawn { try sleep(for: .seconds(5)) }
+      try pool.add(discarded)
+      pool.discard(discarded)
+      #expect(pool.freeCount == 1)
+      try discarded.join()
+      #expect(pool.freeCount == 1)
+    }
+  }
+
+  /// eventlet's test_recursive_waitall.
+  @Test func aMemberThatWaitsForAllIsABug() async {
+    let result = await #expect(
+      processExitsWith: .failure, observing: [\.standardErrorContent]
+    ) {
+      try await runGreenInChild {
+        let pool = Pool(size: 2)
+        try pool.spawn { try pool.join() }
+        try pool.join()
+      }
+    }
+    let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+    #expect(text.contains("greenlet 2 waits for the end of a group that it is in itself"))
+  }
+
+  @Test func aMemberMayWaitForAllForAWhile() async throws {
+    try await runGreenInVirtualTime { _ in
+      let pool = Pool(size: 2)
+      let member = try pool.spawn { try pool.join(timeout: .seconds(1)) }
+      try #expect(!member.get())
+    }
+  }
+
   @Test func aSizeBelowOneIsABug() async {
     let result = await #expect(
       processExitsWith: .failure, observing: [\.standardErrorContent]
