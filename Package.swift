@@ -103,8 +103,10 @@ let package = Package(
     example("multi-core-echo"),
     example("ping-pong"),
     example("port-forwarder"),
+    example("producer-consumer"),
     example("resolve-many"),
     example("udp-echo"),
+    example("web-crawler"),
 
     tests(of: "EvergreenBase"),
     .target(name: "CxxExceptions", path: "Tests/CxxExceptions"),  // the only C++, for tests alone
@@ -140,9 +142,8 @@ let package = Package(
     .testTarget(
       name: "ExampleTests",
       dependencies: [
-        "chat-server", "echo-client", "echo-server", "mixed-async", "multi-core-echo",
-        "ping-pong", "port-forwarder",
-        "resolve-many", "udp-echo", "main-queue-program", "Evergreen", "EvergreenNet",
+        "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
+        "producer-consumer", "resolve-many", "udp-echo", "web-crawler", "Evergreen", "EvergreenNet",
         "EvergreenSync", "EvergreenHub",
         "EventLoop", "EvergreenBase", "EvergreenTesting",
       ], swiftSettings: strict),

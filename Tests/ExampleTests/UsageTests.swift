@@ -15,8 +15,12 @@ import Testing
     "multi-core-echo": ["--hubs", "--clients", "--messages"],
     "ping-pong": ["--rounds"],
     "port-forwarder": ["--host", "--port", "--to <host:port>"],
+    "producer-consumer": [
+      "--producers", "--consumers", "--items", "--capacity", "--poison",
+    ],
     "resolve-many": ["<names>", "--concurrency", "--timeout"],
     "udp-echo": ["--host", "--port"],
+    "web-crawler": ["--pages", "--concurrency", "--delay"],
   ]
 
   @Test(.timeLimit(.minutes(2)), arguments: options.keys.sorted())
@@ -60,7 +64,9 @@ import Testing
       ("port-forwarder --to 127.0.0.1:65536", "65536"), ("port-forwarder --to ::1:80", "brackets"),
       ("resolve-many --concurrency 0 x", "--concurrency"), ("resolve-many --timeout 0 x", "0.0"),
       ("resolve-many --timeout nan x", "nan"), ("resolve-many --timeout soon x", "soon"),
-      ("resolve-many --bogus", "--bogus"),
+      ("resolve-many --bogus", "--bogus"), ("producer-consumer --capacity 0", "--capacity"),
+      ("producer-consumer --poison x", "x"), ("web-crawler --pages 0", "--pages"),
+      ("web-crawler --concurrency=-1", "-1"), ("web-crawler surplus", "surplus"),
     ]
 
   @Test(.timeLimit(.minutes(2)), arguments: mistakes)
