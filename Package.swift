@@ -93,8 +93,8 @@ let package = Package(
       "EventLoop", "Greenlets",
       "EvergreenBase"),
     floor(
-      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop", "CGreenlet", "CLibev",
-      "EvergreenBase"),
+      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop",
+      "CGreenlet", "CLibev", "EvergreenBase"),
 
     example("chat-server"),
     example("echo-client"),
@@ -114,6 +114,12 @@ let package = Package(
     tests(of: "EventLoop", "CLibev", "EvergreenBase"),
     tests(of: "EvergreenHub", "EventLoop", "EvergreenSync", "Greenlets", "EvergreenBase"),
     tests(of: "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),
+    .testTarget(
+      name: "EvergreenTestingTests",
+      dependencies: [
+        "EvergreenTesting", "EvergreenNet", "EvergreenSync", "EvergreenHub", "Greenlets",
+        "EvergreenBase",
+      ], swiftSettings: strict),
     tests(
       of: "EvergreenConcurrency", "EvergreenSync", "EvergreenHub", "Greenlets", "EvergreenBase"),
     .executableTarget(

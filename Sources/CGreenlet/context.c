@@ -488,6 +488,18 @@ void evg_yield(void) {
   evg_park();
 }
 
+void evg_ready_promote(uint32_t place) {
+  evg_thread *self = &evg_self;
+  evg_context *before = self->ready_head;
+  if (place == 0 || place >= self->ready_count) return;
+  while (--place > 0) before = before->next;
+  evg_context *chosen = before->next;
+  before->next = chosen->next;
+  if (self->ready_tail == chosen) self->ready_tail = before;
+  chosen->next = self->ready_head;
+  self->ready_head = chosen;
+}
+
 void evg_run_ready(int32_t budget) {
   evg_thread *self = &evg_self;
   self->budget = budget;

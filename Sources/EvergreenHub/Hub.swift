@@ -105,6 +105,9 @@ public final class Hub {
   private(set) var passes: UInt64 = 0
   var idlers = WaitList()
   var endWaiters = WaitList()
+  /// Given how many are ready, says whose turn it is: 0 for the one that has been ready longest. Each
+  /// run passes by the hub then. For tests; `nil` is first come, first served.
+  package var choosesNext: ((_ count: Int) -> Int)?
   var watchdog: Watchdog.Entry?
   var signalHandlers: [ObjectIdentifier: SignalHandler] = [:]
   private var lastTrim: UInt64 = 0
@@ -242,11 +245,12 @@ public final class Hub {
   private func run() {
     while !isEnding {
       let thread = evg_thread_self()
-      let runs = max(budget, Int32(clamping: thread.pointee.ready_count))
+      let runs =
+        choosesNext == nil ? max(budget, Int32(clamping: thread.pointee.ready_count)) : chosenRun()
       evg_run_ready(runs)
       if isEnding { break }
       if thread.pointee.ready_head != nil {
-        adaptBudget(to: runs - max(0, thread.pointee.budget))
+        if choosesNext == nil { adaptBudget(to: runs - max(0, thread.pointee.budget)) }
         loop.poll(wait: false)
       } else {
         pollForWork()
@@ -256,6 +260,13 @@ public final class Hub {
       if mail.hasMail { deliverMail() }
     }
     evg_context_set_successor(evg_current()!, ender!)
+  }
+
+  /// Puts the one whose turn it is first.
+  private func chosenRun() -> Int32 {
+    let count = evg_thread_self().pointee.ready_count
+    if count > 1, let choosesNext { evg_ready_promote(UInt32(choosesNext(Int(count)))) }
+    return 1
   }
 
   /// So many runs that the next look at the loop comes after about the time that it should.

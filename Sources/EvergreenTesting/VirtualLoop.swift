@@ -2,14 +2,15 @@
 // SPDX-License-Identifier: MIT
 //
 // Descriptors are watched by a real libev loop, which is only ever asked what is ready now. Timers
-// are kept here. When nothing is ready, the clock jumps to the earliest timer, and that one fires.
+// are kept here. When nothing is ready, the clock jumps to the earliest timer, and that one fires, as
+// do others with the same deadline.
 
 import CGreenlet
 import CLibev
 import EventLoop
 import EvergreenHub
 
-/// The time of ``runGreenInVirtualTime(_:)``.
+/// The time of ``runGreenInVirtualTime(seed:_:)``.
 public final class VirtualClock {
   private let loop: VirtualLoop
   private let begin: UInt64
@@ -27,14 +28,17 @@ public final class VirtualClock {
 }
 
 final class VirtualLoop: LoopInterface {
-  private typealias Timer = UnsafeMutablePointer<evg_timer>
-
   private let real: Loop
   private(set) var now: UInt64 = 1_000_000_000_000
-  /// By deadline; those with the same deadline in the order of their start.
-  private var timers: [Timer] = []
+  private var timers = VirtualTimers()
+  private var started: UInt64 = 0
+  /// Decides in which order timers fire that are due together; `nil`: in that of their start.
+  private var random: SeededRandom?
 
-  init() throws { real = try Loop() }
+  init(random: SeededRandom? = nil) throws {
+    real = try Loop()
+    self.random = random
+  }
 
   func readClock() -> UInt64 { now }
 
@@ -43,20 +47,24 @@ final class VirtualLoop: LoopInterface {
     now = isTooMuch ? .max - 1 : sum
   }
 
+  private var isSomebodyReady: Bool { evg_thread_self().pointee.ready_head != nil }
+
   func poll(wait: Bool) {
     real.poll(wait: wait && timers.isEmpty)
     if fireDue() || !wait { return }
-    if evg_thread_self().pointee.ready_head != nil { return }  // by a descriptor: time stands still
+    if isSomebodyReady { return }  // by a descriptor: time stands still
     guard let first = timers.first, first.pointee.deadline != .max else { return }
     now = max(now, first.pointee.deadline)
     _ = fireDue()
   }
 
+  /// Fires the timers that are due: all of them, unless the order is random. Then some of them may be
+  /// left for the next time, but only if somebody is ready.
   private func fireDue() -> Bool {
     var fired = false
     while let first = timers.first, first.pointee.deadline <= now {
-      timers.removeFirst()
-      first.pointee.armed = false
+      if random != nil, isSomebodyReady, random!.oneIn(2) { return true }
+      timers.remove(first)
       first.pointee.fire(first)
       fired = true
     }
@@ -68,19 +76,14 @@ final class VirtualLoop: LoopInterface {
   func start(_ timer: UnsafeMutablePointer<evg_timer>, at deadline: UInt64) {
     stop(timer)
     timer.pointee.deadline = deadline
-    timer.pointee.armed = true
-    let place = timers.firstIndex { $0.pointee.deadline > deadline } ?? timers.endIndex
-    timers.insert(timer, at: place)
+    started += 1
+    timers.insert(timer, rank: random?.next() ?? started)
   }
 
-  func stop(_ timer: UnsafeMutablePointer<evg_timer>) {
-    guard timer.pointee.armed else { return }
-    timer.pointee.armed = false
-    timers.removeAll { $0 == timer }
-  }
+  func stop(_ timer: UnsafeMutablePointer<evg_timer>) { timers.remove(timer) }
 
   func stopTimers(where isOver: (UnsafeMutablePointer<evg_timer>) -> Bool) {
-    for timer in timers where isOver(timer) { stop(timer) }
+    for timer in timers.all where isOver(timer) { stop(timer) }
   }
 
   func start(_ io: UnsafeMutablePointer<evg_io>) { real.start(io) }
@@ -100,8 +103,7 @@ final class VirtualLoop: LoopInterface {
   func holdOpen(_ on: Bool) { real.holdOpen(on) }
 
   func destroy() {
-    for timer in timers { timer.pointee.armed = false }
-    timers = []
+    timers.removeAll()
     real.destroy()
   }
 }

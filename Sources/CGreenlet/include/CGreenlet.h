@@ -201,6 +201,9 @@ static inline void evg_ready(evg_context *context) {
   self->ready_count++;
 }
 
+/// Puts the ready context at `place`, 0 for the first, before all others. For schedulers of tests.
+void evg_ready_promote(uint32_t place);
+
 /// Makes a parked context ready. False if it was not parked: somebody else was first.
 static inline bool evg_wake(evg_context *context) {
   if (context->state != EVG_PARKED) return false;
