@@ -93,7 +93,7 @@ let package = Package(
       "EventLoop", "Greenlets",
       "EvergreenBase"),
     floor(
-      "EvergreenTesting", on: "EvergreenSync", "EvergreenHub", "EventLoop",
+      "EvergreenTesting", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop",
       "CGreenlet", "CLibev", "EvergreenBase"),
 
     example("chat-server"),

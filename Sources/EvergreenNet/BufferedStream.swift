@@ -4,7 +4,7 @@
 import EvergreenBase
 import EvergreenHub
 
-/// A socket with buffers in front of it.
+/// A socket, or another stream, with buffers in front of it.
 ///
 /// ```swift
 /// let stream = BufferedStream(socket)
@@ -16,7 +16,14 @@ import EvergreenHub
 ///
 /// > gevent: `socket.makefile()`.
 public final class BufferedStream {
-  public let socket: Socket
+  /// What is read from and written to.
+  public let base: any ByteStream
+  /// The same if it is a socket, whose calls are made directly.
+  private let socket: Socket?
+  private let hub: Hub
+  /// Who is reading from, and writing to, what is no socket.
+  private var reader: AnyGreenlet?
+  private var writer: AnyGreenlet?
   private let chunk: Int
   private var input: [UInt8] = []
   private var start = 0
@@ -28,7 +35,20 @@ public final class BufferedStream {
   ///   - bufferSize: How many bytes are asked for at a time, and kept before they are sent.
   public init(_ socket: Socket, bufferSize: Int = 16 * 1024) {
     checkCount(bufferSize, atLeast: 1, "make a buffer of")
+    base = socket
     self.socket = socket
+    hub = socket.descriptor.hub
+    chunk = bufferSize
+  }
+
+  /// - Parameters:
+  ///   - base: What is used like a socket.
+  ///   - bufferSize: How many bytes are asked for at a time, and kept before they are sent.
+  public init(_ base: any ByteStream, bufferSize: Int = 16 * 1024) {
+    checkCount(bufferSize, atLeast: 1, "make a buffer of")
+    self.base = base
+    socket = base as? Socket
+    hub = socket?.descriptor.hub ?? Hub.current
     chunk = bufferSize
   }
 
@@ -43,7 +63,7 @@ public final class BufferedStream {
   public func read(upTo count: Int, timeout: Duration? = nil) throws -> [UInt8]? {
     checkCount(count, atLeast: 1, "read up to")
     try checkUnread()
-    let deadline = socket.deadline(timeout)
+    let deadline = deadline(timeout)
     if bufferedCount == 0, try !fill(until: deadline) { return nil }
     return take(min(count, bufferedCount))
   }
@@ -56,10 +76,10 @@ public final class BufferedStream {
   public func read(exactly count: Int, timeout: Duration? = nil) throws -> [UInt8] {
     checkCount(count, atLeast: 0, "read")
     try checkUnread()
-    let deadline = socket.deadline(timeout)
+    let deadline = deadline(timeout)
     while bufferedCount < count {
       guard try fill(until: deadline) else {
-        throw EndOfStream(wanted: count, received: bufferedCount, from: socket.peerIfKnown)
+        throw EndOfStream(wanted: count, received: bufferedCount, from: peerIfKnown)
       }
     }
     return take(count)
@@ -80,7 +100,7 @@ public final class BufferedStream {
     until delimiter: [UInt8], limit: Int = 64 * 1024, timeout: Duration? = nil
   ) throws -> [UInt8]? {
     if delimiter.isEmpty { fatal("an empty delimiter delimits nothing") }
-    return try read(until: delimiter, limit: limit, uncounted: nil, until: socket.deadline(timeout))
+    return try read(until: delimiter, limit: limit, uncounted: nil, until: deadline(timeout))
   }
 
   /// The same; the byte `uncounted` does not count if it is the last one before the delimiter.
@@ -106,7 +126,7 @@ public final class BufferedStream {
       try check(searched)
       guard try fill(until: deadline) else {
         if bufferedCount == 0 { return nil }
-        throw EndOfStream(wanted: nil, received: bufferedCount, from: socket.peerIfKnown)
+        throw EndOfStream(wanted: nil, received: bufferedCount, from: peerIfKnown)
       }
     }
   }
@@ -126,7 +146,7 @@ public final class BufferedStream {
       guard
         let line = try read(
           until: [UInt8(ascii: "\n")], limit: limit, uncounted: UInt8(ascii: "\r"),
-          until: socket.deadline(timeout))
+          until: deadline(timeout))
       else { return nil }
       bytes = line
     } catch is EndOfStream {
@@ -137,7 +157,10 @@ public final class BufferedStream {
   }
 
   /// What another greenlet waits to see the end of must not be taken from under it.
-  private func checkUnread() throws { try socket.descriptor.checkUnused(.read, .receive) }
+  private func checkUnread() throws {
+    if let socket { return try socket.descriptor.checkUnused(.read, .receive) }
+    try refuse("read", while: reader)
+  }
 
   private func take(_ count: Int) -> [UInt8] {
     defer { skip(count) }
@@ -172,7 +195,8 @@ public final class BufferedStream {
       input.removeFirst(start)
       start = 0
     }
-    let room = socket.descriptor.hub.scratch
+    guard let socket else { return try fillFromBase(until: deadline) }
+    let room = hub.scratch
     let size = min(chunk, room.count)
     let received = try socket.receiveRaw(
       UnsafeMutableRawBufferPointer(rebasing: room[..<size]), deadline, midway: true)
@@ -182,6 +206,44 @@ public final class BufferedStream {
     }
     input.append(contentsOf: room[..<received])
     return true
+  }
+
+  // MARK: What is no socket
+
+  @inline(__always)
+  private func deadline(_ timeout: Duration?) -> Deadline {
+    if let socket { return socket.deadline(timeout) }
+    return Deadline(after: timeout ?? base.timeout, on: hub)
+  }
+
+  private var peerIfKnown: SocketAddress? {
+    if let socket { return socket.peerIfKnown }
+    return try? base.peerAddress
+  }
+
+  private func refuse(_ verb: String, while first: AnyGreenlet?) throws {
+    guard let first, !first.isReady else { return }
+    throw ConcurrentUse(of: "a stream to \(verb)", by: Greenlet.current, while: first)
+  }
+
+  @inline(never)
+  private func fillFromBase(until deadline: Deadline) throws -> Bool {
+    reader = Greenlet.current
+    defer { reader = nil }
+    guard let bytes = try base.receive(upTo: chunk, timeout: deadline.remaining(on: hub)) else {
+      isAtEnd = true
+      return false
+    }
+    input.append(contentsOf: bytes)
+    return true
+  }
+
+  @inline(never)
+  private func sendToBase(_ bytes: UnsafeRawBufferPointer, until deadline: Deadline) throws -> Int {
+    try refuse("flush", while: writer)
+    writer = Greenlet.current
+    defer { writer = nil }
+    return try base.send(bytes, timeout: deadline.remaining(on: hub))
   }
 
   // MARK: Writing
@@ -218,7 +280,7 @@ public final class BufferedStream {
   /// > Switch point: Yes, unless the kernel has room for all.
   public func flush(timeout: Duration? = nil) throws {
     if output.isEmpty { return }
-    let deadline = socket.deadline(timeout)
+    let deadline = deadline(timeout)
     // Others may write meanwhile; that comes behind.
     var bytes: [UInt8] = []
     swap(&bytes, &output)
@@ -227,7 +289,8 @@ public final class BufferedStream {
       while sent < bytes.count {
         sent += try bytes[sent...].withUnsafeBytes {
           // Midway from the beginning: what another greenlet writes must not overtake.
-          try socket.sendRaw($0, deadline, midway: true)
+          if let socket { return try socket.sendRaw($0, deadline, midway: true) }
+          return try sendToBase($0, until: deadline)
         }
       }
     } catch {
@@ -241,8 +304,8 @@ public final class BufferedStream {
     }
   }
 
-  /// Closes the socket. What was not flushed is lost.
-  public func close() { socket.close() }
+  /// Closes the stream. What was not flushed is lost.
+  public func close() { base.close() }
 }
 
 /// A line or a message was longer than the reader allows.

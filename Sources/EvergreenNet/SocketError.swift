@@ -100,7 +100,7 @@ public struct SocketError: Error, Hashable, Sendable, CustomStringConvertible {
     }
   }
 
-  static func closed(_ operation: Operation, _ address: SocketAddress?) -> SocketError {
+  package static func closed(_ operation: Operation, _ address: SocketAddress?) -> SocketError {
     SocketError(
       operation, .badFileDescriptor, address,
       explanation: "the socket has been closed by this program")
@@ -186,7 +186,7 @@ extension Error {
 
 extension Error {
   /// The same, which says how many bytes have gone, if it is a socket's.
-  func after(sending count: Int) -> any Error {
+  package func after(sending count: Int) -> any Error {
     guard var error = self as? SocketError else { return self }
     error.bytesSent = count
     return error

@@ -16,12 +16,14 @@ import Darwin
 
 /// What a body that ``simulate(seed:_:)`` or ``forSeeds(_:_:)`` runs has at hand.
 public final class Simulation {
-  /// What decides the run: whose turn it is, what ``random`` gives.
+  /// What decides the run: whose turn it is, what ``random`` gives, what the ``network`` does.
   public let seed: UInt64
   /// The time, which passes when everybody waits for it.
   public let clock: VirtualClock
   /// Random numbers of the seed, for what the test itself does.
   public var random: SeededRandom
+  /// A network in memory, without delay and without losses until the test says otherwise.
+  public private(set) lazy var network = SimulatedNetwork(seed: seed &+ 2 << 32)
 
   init(seed: UInt64, clock: VirtualClock) {
     self.seed = seed

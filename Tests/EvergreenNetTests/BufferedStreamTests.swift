@@ -273,7 +273,7 @@ import Testing
         let stream = BufferedStream(try Socket.pair().0)
         let calls: [() throws -> Void] = [
           { _ = try stream.readLine(limit: -1) }, { _ = try stream.read(until: [1], limit: -1) },
-          { _ = try stream.read(exactly: -1) }, { _ = try stream.socket.receive(upTo: -1) },
+          { _ = try stream.read(exactly: -1) }, { _ = try stream.base.receive(upTo: -1) },
         ]
         try calls[number]()
       }
@@ -392,7 +392,7 @@ import Testing
           spawn {
             for number in 0..<2000 { try stream.writeAll("message \(number)\n") }
             try stream.flush()
-            try stream.socket.shutdown(.write)
+            try stream.base.shutdown(.write)
           },
           spawn {
             var number = 0
