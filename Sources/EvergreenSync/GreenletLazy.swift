@@ -1,6 +1,7 @@
 // Evergreen: values that are made when first needed, by code that may wait.
 // SPDX-License-Identifier: MIT
 
+import EvergreenBase
 import EvergreenHub
 
 /// A value that the first greenlet which needs it makes, while the others wait.
@@ -36,6 +37,9 @@ public final class GreenletLazy<Value> {
   public func get() throws -> Value {
     hub.checkIsCurrent("a GreenletLazy")
     if let value { return value }
+    require(
+      lock.owner == nil || lock.owner !== Greenlet.current,
+      "what makes the value of a GreenletLazy, or the code of a Once, asks for it itself")
     return try lock.withLock {
       if let value { return value }
       let made = try make!()

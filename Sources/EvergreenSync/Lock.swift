@@ -39,21 +39,27 @@ public final class Lock: WaitListOwner {
 
   /// Waits until it is free and takes it.
   ///
-  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
+  /// - Parameter timeout: The longest wait; `nil` waits for ever. With `.zero` the others get a turn if
+  ///   it is not free, so that who tries again and again does not keep the owner from releasing it.
   /// - Returns: Whether the caller has it now.
   /// - Throws: What is thrown into the caller while it waits; then it has not got it.
   /// - Precondition: The caller does not have it already; an ``RLock`` allows that.
   ///
   /// > Switch point: Yes, unless it is free.
+  ///
+  /// > gevent: `acquire(blocking=True, timeout=None)`, which also lets others run when it only looks.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func acquire(timeout: Duration? = nil) throws -> Bool {
     if tryAcquire() { return true }
     let me = Greenlet.current
     require(owner !== me, "\(me) waits for a Lock that it has itself; an RLock allows that")
-    guard try hub.wait(WaitReason("a Lock"), until: Deadline(after: timeout, on: hub), in: self)
-    else { return false }
-    return true
+    if let timeout, timeout <= .zero {
+      try Greenlet.yield()
+      return tryAcquire()
+    }
+    // Who releases it makes the waiter its owner.
+    return try hub.wait(WaitReason("a Lock"), until: Deadline(after: timeout, on: hub), in: self)
   }
 
   /// Takes it, whatever is thrown into the caller meanwhile: that is thrown at its next switch point.

@@ -35,7 +35,8 @@ public final class RLock {
 
   /// Waits until it is free, unless the caller has it, and takes it.
   ///
-  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` only looks.
+  /// - Parameter timeout: The longest wait; `nil` waits for ever, `.zero` gives the others a turn if it
+  ///   is not free.
   /// - Returns: Whether the caller has it now.
   /// - Throws: What is thrown into the caller while it waits; then it has not got it.
   ///
@@ -55,15 +56,11 @@ public final class RLock {
   ///
   /// > Switch point: No.
   public func release() {
-    hub.checkIsCurrent("an RLock")
-    if depth > 1, lock.owner === Greenlet.current {
+    if lock.owner === Greenlet.current {
       depth -= 1
-      return
+      if depth > 0 { return }
     }
     // If it is not the caller's, this says so.
-    let before = depth
-    depth = 0
-    defer { if lock.owner != nil, before > 1 { depth = before } }
     lock.release()
   }
 

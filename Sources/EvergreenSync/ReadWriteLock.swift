@@ -6,8 +6,8 @@ import EvergreenHub
 
 /// Lets in any number of readers at a time, or one writer alone.
 ///
-/// Fair: a writer that waits holds up the readers that come behind it, and the readers that wait when a
-/// writer leaves come in together. So neither starves.
+/// Fair: all come in in the order in which they came, readers that follow each other together. A writer
+/// that waits holds up the readers that come behind it, so neither starves.
 ///
 /// Belongs to the hub on which it was made.
 ///
@@ -40,7 +40,7 @@ public final class ReadWriteLock {
   /// > Switch point: Yes, unless it may come in at once.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func withReadLock<R>(timeout: Duration? = nil, _ body: () throws -> R) throws -> R {
-    hub.checkIsCurrent("a ReadWriteLock")
+    hub.checkIsCurrent()
     if isWriting || !queue.isEmpty {
       try wait(Turn(isWriter: false), timeout)
     } else {
@@ -66,7 +66,7 @@ public final class ReadWriteLock {
   /// > Switch point: Yes, unless nobody is inside.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func withWriteLock<R>(timeout: Duration? = nil, _ body: () throws -> R) throws -> R {
-    hub.checkIsCurrent("a ReadWriteLock")
+    hub.checkIsCurrent()
     if isWriting || readers > 0 || !queue.isEmpty {
       try wait(Turn(isWriter: true), timeout)
     } else {
