@@ -132,7 +132,8 @@ public final class MemoryStream: ByteStream {
       }
       if let failure = incoming.failure.take() { throw SocketError(.receive, failure, remote) }
       if incoming.hasEnded { return 0 }
-      guard try incoming.readers.wait(WaitReason("data of a MemoryStream"), until: deadline, on: hub)
+      guard
+        try incoming.readers.wait(WaitReason("data of a MemoryStream"), until: deadline, on: hub)
       else { throw SocketError(.receive, .timedOut, remote) }
     }
   }
@@ -165,7 +166,8 @@ public final class MemoryStream: ByteStream {
     defer { outgoing.writers.leave() }
     var sent = 0
     repeat {
-      do { sent += try sendSome(UnsafeRawBufferPointer(rebasing: bytes[sent...]), deadline) } catch {
+      do { sent += try sendSome(UnsafeRawBufferPointer(rebasing: bytes[sent...]), deadline) } catch
+      {
         throw error.after(sending: sent)
       }
     } while sent < bytes.count
@@ -186,7 +188,8 @@ public final class MemoryStream: ByteStream {
         outgoing.send([UInt8](UnsafeRawBufferPointer(rebasing: bytes[..<count])))
         return count
       }
-      guard try outgoing.writers.wait(WaitReason("room in a MemoryStream"), until: deadline, on: hub)
+      guard
+        try outgoing.writers.wait(WaitReason("room in a MemoryStream"), until: deadline, on: hub)
       else { throw SocketError(.send, .timedOut, remote) }
     }
   }

@@ -34,11 +34,13 @@ public struct SeededRandom: RandomNumberGenerator, Sendable {
   /// True once in so many times.
   ///
   /// - Parameter times: 1 or more; 1 is always.
+  /// - Returns: Whether this is one of them.
   public mutating func oneIn(_ times: Int) -> Bool { next(below: times) == 0 }
 
   /// True with a probability.
   ///
   /// - Parameter probability: 0 is never, 1 is always.
+  /// - Returns: Whether it has happened.
   public mutating func chance(_ probability: Double) -> Bool {
     Double(next() >> 11) * 0x1p-53 < probability
   }

@@ -89,6 +89,7 @@ extension Hub {
     guard let seed else { return }
     var random = SeededRandom(seed: seed)
     choosesNext = { random.next(below: $0) }
+    lots = ~seed
   }
 }
 

@@ -89,7 +89,9 @@ final class Worker {
       guard let timeout else { return }
       let taken = program.clock.elapsed - began
       if taken > timeout { program.fail("\(what) took \(taken), \(timeout) was allowed") }
-      if isTimeout && taken < timeout { program.fail("\(what) gave up after \(taken) of \(timeout)") }
+      if isTimeout && taken < timeout {
+        program.fail("\(what) gave up after \(taken) of \(timeout)")
+      }
     }
     do {
       let result = try body()

@@ -8,7 +8,8 @@ import Testing
 /// `EVERGREEN_SEEDS=20000` looks further; `EVERGREEN_SEED=17` runs one and tells each step.
 @Suite(.timeLimit(.minutes(5))) struct ModelTests {
   enum Kind: CaseIterable, Sendable {
-    case semaphore, lock, condition, readWriteLock, event, result, barrier, lazy, pool, queue, channel
+    case semaphore, lock, condition, readWriteLock, event, result, barrier, lazy, pool, queue,
+      channel, select
 
     func make(_ random: inout SeededRandom) -> any Model {
       switch self {
@@ -23,13 +24,14 @@ import Testing
       case .pool: PoolModel(&random)
       case .queue: QueueModel(&random)
       case .channel: ChannelModel(&random)
+      case .select: SelectModel(&random)
       }
     }
   }
 
   @Test(arguments: Kind.allCases)
   func keepsItsPromisesInAnyProgram(_ kind: Kind) async throws {
-    try await forSeeds(kind == .queue || kind == .channel ? 600 : 200) { simulation in
+    try await forSeeds([.queue, .channel, .select].contains(kind) ? 600 : 200) { simulation in
       let model = kind.make(&simulation.random)
       try Program(simulation, model).run()
     }

@@ -33,7 +33,8 @@ final class SemaphoreModel: Model {
     case 2: try worker.wait("permit") { try semaphore.withPermit { try inside(worker) } }
     default:
       let timeout = worker.timeout()
-      if try worker.wait("permit", timeout, isTimeout: { !$0 }, { try semaphore.acquire(timeout: timeout) })
+      if try worker.wait(
+        "permit", timeout, isTimeout: { !$0 }, { try semaphore.acquire(timeout: timeout) })
       {
         try use(worker)
       }
@@ -48,7 +49,9 @@ final class SemaphoreModel: Model {
   private func inside(_ worker: Worker) throws {
     held += 1
     defer { held -= 1 }
-    if held + semaphore.value > permits { worker.program.fail("\(held) of \(permits) permits held") }
+    if held + semaphore.value > permits {
+      worker.program.fail("\(held) of \(permits) permits held")
+    }
     try worker.pause()
   }
 
@@ -79,7 +82,9 @@ final class LockModel: Model {
         try enter(0, worker)
       }
     case 1, 2:
-      if try worker.wait("lock", timeout, isTimeout: { !$0 }, { try lock.acquire(timeout: timeout) }) {
+      if try worker.wait(
+        "lock", timeout, isTimeout: { !$0 }, { try lock.acquire(timeout: timeout) })
+      {
         defer { lock.release() }
         try enter(0, worker)
       }
@@ -128,7 +133,7 @@ final class ConditionModel: Model {
           try enter(worker)
           let count = worker.random.next(below: 3)
           tokens += count
-          if count > 1 && worker.random.oneIn(2) { condition.notifyAll() } else { condition.notify(count) }
+          condition.notify(count > 1 && worker.random.oneIn(2) ? .max : count)
         }
       }
       return
@@ -137,7 +142,8 @@ final class ConditionModel: Model {
     defer { condition.lock.release() }
     do {
       let timeout = worker.timeout()
-      if try worker.wait("condition", nil, { try condition.wait(timeout: timeout) { tokens > 0 } }) {
+      if try worker.wait("condition", nil, { try condition.wait(timeout: timeout) { tokens > 0 } })
+      {
         tokens -= 1
       }
       try hold(tokens >= 0, "woken for nothing")
@@ -315,7 +321,8 @@ final class BarrierModel: Model {
 
   func checkAtRest(waiting: [String]) throws {
     let count = waiting.count { $0 == "barrier" }
-    try hold(barrier.count == count && count < barrier.parties, "\(count) wait, \(barrier.count) count")
+    try hold(
+      barrier.count == count && count < barrier.parties, "\(count) wait, \(barrier.count) count")
     try hold(barrier.waiters.count == count, "places without waiters")
     try hold(count == 0 || !barrier.isBroken, "waits at a broken barrier")
     try hold(Set(passed).count == 1, "passed: \(passed)")
@@ -393,7 +400,8 @@ final class PoolModel: Model {
     case 3:
       let timeout = worker.timeout()
       _ = try worker.wait(
-        "place in a pool", timeout, isTimeout: { !$0 }, { try pool.waitAvailable(timeout: timeout) })
+        "place in a pool", timeout, isTimeout: { !$0 }, { try pool.waitAvailable(timeout: timeout) }
+      )
     default:
       let member = try worker.wait("place in a pool") { try pool.spawn(body) }
       if worker.random.oneIn(4) { try member.kill(waiting: false) }
@@ -447,9 +455,7 @@ struct Items {
     }
   }
 
-  /// - Parameters:
-  ///   - left: What is inside at the end.
-  ///   - mayLose: Whether items have been thrown away.
+  /// All have ended; `left` is inside, and items may have been thrown away.
   func check(left: [Int], mayLose: Bool) throws {
     try hold(Set(left).count == left.count, "an item is inside twice")
     for item in left { try hold(!got.contains(item), "item \(item) was got and is inside") }
@@ -497,7 +503,9 @@ final class QueueModel: Model {
       case 7: try tryPut(worker)
       case 8: if let item = queue.tryGet() { try take(item, worker) }
       case 9, 10:
-        if let item = try worker.wait("item", nil, { queue.makeIterator().next() }) { try take(item, worker) }
+        if let item = try worker.wait("item", nil, { queue.makeIterator().next() }) {
+          try take(item, worker)
+        }
       case 11 where maySweep && worker.random.oneIn(4):
         let immediately = worker.random.oneIn(2)
         if immediately { isSwept = true }

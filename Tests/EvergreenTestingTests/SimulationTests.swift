@@ -252,7 +252,8 @@ private struct MoneyIsLost: Error {}
     for _ in 0..<200 { seen.insert(random.next(below: 7)) }
     #expect(seen == Set(0..<7))
     for _ in 0..<200 {
-      #expect((.seconds(1) ... .seconds(2)).contains(random.duration(in: .seconds(1) ... .seconds(2))))
+      #expect(
+        (.seconds(1) ... .seconds(2)).contains(random.duration(in: .seconds(1) ... .seconds(2))))
     }
     #expect(!random.chance(0) && random.chance(1))
   }
