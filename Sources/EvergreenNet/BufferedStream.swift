@@ -25,10 +25,10 @@ public final class BufferedStream {
   private var reader: AnyGreenlet?
   private var writer: AnyGreenlet?
   private let chunk: Int
-  private var input: [UInt8] = []
-  private var start = 0
-  private var isAtEnd = false
-  private var output: [UInt8] = []
+  @exclusivity(unchecked) private var input: [UInt8] = []
+  @exclusivity(unchecked) private var start = 0
+  @exclusivity(unchecked) private var isAtEnd = false
+  @exclusivity(unchecked) private var output: [UInt8] = []
 
   /// - Parameters:
   ///   - socket: A connected stream.

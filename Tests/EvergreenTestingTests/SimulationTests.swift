@@ -3,6 +3,7 @@
 
 import EvergreenBase
 import EvergreenHub
+import EvergreenNet
 import EvergreenSync
 import EvergreenTesting
 import Greenlets
@@ -118,6 +119,44 @@ private struct MoneyIsLost: Error {}
         })
     }
     #expect(orders.count == 6)
+  }
+
+  @Test func everyOrderOfSocketsThatAreReadyTogetherComesAbout() async throws {
+    var orders: Set<[Int]> = []
+    for seed in 1...100 as ClosedRange<UInt64> {
+      orders.insert(
+        try await simulate(seed: seed) { _ in
+          var order: [Int] = []
+          let pairs = try (0..<3).map { _ in try Socket.pair() }
+          let receivers = pairs.enumerated().map { number, pair in
+            spawn {
+              _ = try pair.0.receive(upTo: 1)
+              order.append(number)
+            }
+          }
+          try waitUntilBlocked()
+          for pair in pairs { try pair.1.sendAll("x") }
+          try joinAll(receivers, raisingErrors: true)
+          for pair in pairs {
+            pair.0.close()
+            pair.1.close()
+          }
+          return order
+        })
+    }
+    #expect(orders.count == 6)
+  }
+
+  @Test func whatSelectDrawsFollowsFromTheSeed() async throws {
+    @Sendable func draws(_ simulation: Simulation) throws -> [Int] {
+      let queues = (0..<3).map { _ in Queue<Int>() }
+      for (number, queue) in queues.enumerated() { for _ in 0..<20 { try queue.put(number) } }
+      return try (0..<20).map { _ in try select(queues.map { .get(from: $0) { $0 } }) }
+    }
+    let one = try await simulate(seed: 1, draws)
+    #expect(try await simulate(seed: 1, draws) == one)
+    #expect(try await simulate(seed: 2, draws) != one)
+    #expect(Set(one) == [0, 1, 2])
   }
 
   @Test func withoutASeedFirstComeIsFirstServed() async throws {
