@@ -9,7 +9,7 @@ import Testing
 @Suite(.timeLimit(.minutes(5))) struct ModelTests {
   enum Kind: CaseIterable, Sendable {
     case semaphore, lock, condition, readWriteLock, event, result, barrier, lazy, pool, queue,
-      channel, select
+      channel, select, wait
 
     func make(_ random: inout SeededRandom) -> any Model {
       switch self {
@@ -25,6 +25,7 @@ import Testing
       case .queue: QueueModel(&random)
       case .channel: ChannelModel(&random)
       case .select: SelectModel(&random)
+      case .wait: WaitModel()
       }
     }
   }
