@@ -77,8 +77,7 @@ let package = Package(
       "CGreenlet", "CLibev", "CLocks", "CConcurrency", "EvergreenBase"),
     floor(
       "EvergreenNet", on: "EvergreenConcurrency", "EvergreenSync", "EvergreenHub", "EventLoop",
-      "CLibev", "CSockets",
-      "Greenlets", "EvergreenBase"),
+      "CLibev", "CSockets", "Greenlets", "EvergreenBase"),
     floor(
       "GreenCalls", on: "CGreenCalls", "EvergreenNet", "EvergreenSync", "EvergreenHub",
       "EventLoop", "CLibev", "CGreenlet", "Greenlets", "EvergreenBase"),
@@ -90,8 +89,7 @@ let package = Package(
     .executableTarget(name: "EvergreenRunner", swiftSettings: strict),
     floor(
       "Evergreen", on: "EvergreenNet", "EvergreenConcurrency", "EvergreenSync", "EvergreenHub",
-      "EventLoop", "Greenlets",
-      "EvergreenBase"),
+      "EventLoop", "Greenlets", "EvergreenBase"),
     floor(
       "EvergreenTesting", on: "EvergreenNet", "EvergreenSync", "EvergreenHub", "EventLoop",
       "CGreenlet", "CLibev", "EvergreenBase"),
@@ -148,9 +146,9 @@ let package = Package(
     .testTarget(
       name: "ExampleTests",
       dependencies: [
-        "chat-server", "echo-client", "echo-server", "ping-pong", "port-forwarder",
-        "producer-consumer", "resolve-many", "udp-echo", "web-crawler", "Evergreen", "EvergreenNet",
-        "EvergreenSync", "EvergreenHub",
+        "chat-server", "echo-client", "echo-server", "mixed-async", "multi-core-echo", "ping-pong",
+        "port-forwarder", "producer-consumer", "resolve-many", "udp-echo", "web-crawler",
+        "main-queue-program", "Evergreen", "EvergreenNet", "EvergreenSync", "EvergreenHub",
         "EventLoop", "EvergreenBase", "EvergreenTesting",
       ], swiftSettings: strict),
   ],

@@ -53,7 +53,7 @@ public class AnyGroup {
   /// Takes in a greenlet for which there is a place.
   @usableFromInline
   final func enroll(_ greenlet: AnyGreenlet) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a group of greenlets")
     if !members.insert(greenlet).inserted { return givePlace() }
     empty.clear()
     _ = greenlet.rawLink { [unowned greenlet] in self.leave(greenlet) }
@@ -132,7 +132,7 @@ public class AnyGroup {
   public final func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a group of greenlets")
     let deadline = Deadline(after: timeout, on: hub)
     let me: AnyGreenlet? = waiting ? Greenlet.current : nil
     for helper in helpers { helper.requestEnd(with: GreenletExit()) }

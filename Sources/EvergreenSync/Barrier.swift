@@ -44,7 +44,7 @@ public final class Barrier: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Int {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Barrier")
     try hub.checkForDueError()
     let round = round
     if round.isBroken { throw BrokenBarrier() }

@@ -39,7 +39,7 @@ public final class Condition: WaitListOwner {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public func wait(timeout: Duration? = nil) throws -> Bool {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Condition")
     let me = Greenlet.current
     require(lock.owner === me, "\(me) waits for a Condition whose lock it does not have")
     try hub.checkForDueError()
@@ -79,7 +79,7 @@ public final class Condition: WaitListOwner {
   ///
   /// > Switch point: No.
   public func notify(_ count: Int = 1) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a Condition")
     require(count >= 0, "cannot notify \(count) greenlets")
     require(
       lock.owner === Greenlet.current, "a Condition is notified by one that does not have its lock")

@@ -81,7 +81,7 @@ public final class DAGPool<Key: Hashable, Value> {
     _ key: Key, after needs: [Key] = [], file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping ([Key: Value]) throws -> Value
   ) throws -> AnyGreenlet {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a DAGPool")
     let node = node(key)
     if node.result != nil || node.greenlet != nil { throw Collision(key: "\(key)") }
     if let path = path(from: needs, to: key) {
@@ -132,7 +132,7 @@ public final class DAGPool<Key: Hashable, Value> {
   ///
   /// > eventlet: `DAGPool.post(key, value, replace=False)`.
   public func post(_ value: Value, for key: Key, replacing: Bool = false) throws {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a DAGPool")
     if !replacing, let node = nodes[key], node.result != nil || node.greenlet != nil {
       throw Collision(key: "\(key)")
     }
@@ -149,7 +149,7 @@ public final class DAGPool<Key: Hashable, Value> {
   ///
   /// > eventlet: `DAGPool.kill(key)`.
   public func kill(_ key: Key, with error: any Error = GreenletExit()) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a DAGPool")
     nodes[key]?.greenlet?.requestEnd(with: error)
   }
 
@@ -177,7 +177,7 @@ public final class DAGPool<Key: Hashable, Value> {
   /// > eventlet: `DAGPool.get(key)`, `DAGPool[key]`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func value(of key: Key) throws -> Value {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a DAGPool")
     let node = node(key)
     while true {
       if let result = node.result {

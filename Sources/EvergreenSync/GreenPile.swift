@@ -77,7 +77,7 @@ public final class GreenPile<Output> {
   /// > eventlet: `GreenPile.next()`.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func next() throws -> Output? {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a GreenPile")
     while let first = greenlets.first {
       try first.join(until: .never)
       // Others may have asked too.

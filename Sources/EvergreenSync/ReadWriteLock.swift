@@ -40,7 +40,7 @@ public final class ReadWriteLock {
   /// > Switch point: Yes, unless it may come in at once.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func withReadLock<R>(timeout: Duration? = nil, _ body: () throws -> R) throws -> R {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a ReadWriteLock")
     if isWriting || !queue.isEmpty {
       try wait(Turn(isWriter: false), timeout)
     } else {
@@ -66,7 +66,7 @@ public final class ReadWriteLock {
   /// > Switch point: Yes, unless nobody is inside.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func withWriteLock<R>(timeout: Duration? = nil, _ body: () throws -> R) throws -> R {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a ReadWriteLock")
     if isWriting || readers > 0 || !queue.isEmpty {
       try wait(Turn(isWriter: true), timeout)
     } else {

@@ -140,7 +140,7 @@ public final class ResourcePool<Resource> {
 
   /// Takes a slot, and a resource for it.
   private func take() throws -> Kept {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a ResourcePool")
     if isClosed { throw ResourcePoolClosed() }
     try slots.acquire()
     inUse += 1
@@ -211,7 +211,7 @@ public final class ResourcePool<Resource> {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func fill() throws {
     while true {
-      hub.checkIsCurrent()
+      hub.checkIsCurrent("a ResourcePool")
       if isClosed { throw ResourcePoolClosed() }
       if idle.count + inUse >= minSize { return }
       try slots.acquire()
@@ -257,7 +257,7 @@ public final class ResourcePool<Resource> {
   ///
   /// > Switch point: As the closure that ends them.
   public func close() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("a ResourcePool")
     if isClosed { return }
     isClosed = true
     slots.release(slots.waiters.count)  // they look, and leave

@@ -116,7 +116,7 @@ public final class ScopedGroup: WaitListOwner {
 
   @usableFromInline
   func adopt(_ child: AnyGreenlet) {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("the group of a withGroup block")
     if hasEnded { return child.requestEnd(with: GroupHasEnded()) }
     children.insert(child)
     _ = child.rawLink { [unowned child] in self.leave(child) }
@@ -143,7 +143,7 @@ public final class ScopedGroup: WaitListOwner {
   ///
   /// > Switch point: No.
   public func cancel() {
-    hub.checkIsCurrent()
+    hub.checkIsCurrent("the group of a withGroup block")
     if isCancelled { return }
     isCancelled = true
     if !bodyHasEnded { cancellation.interrupt() }
