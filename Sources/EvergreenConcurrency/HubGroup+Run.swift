@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 import EvergreenBase
-public import EvergreenHub
+import EvergreenHub
 import Greenlets
 import Synchronization
 

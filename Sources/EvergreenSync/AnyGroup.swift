@@ -53,7 +53,7 @@ public class AnyGroup {
   /// Takes in a greenlet for which there is a place.
   @usableFromInline
   final func enroll(_ greenlet: AnyGreenlet) {
-    hub.checkIsCurrent("a group of greenlets")
+    checkIsCurrent()
     if !members.insert(greenlet).inserted { return givePlace() }
     empty.clear()
     _ = greenlet.rawLink { [unowned greenlet] in self.leave(greenlet) }
@@ -96,6 +96,7 @@ public class AnyGroup {
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   @discardableResult
   public final func join(timeout: Duration? = nil, raisingErrors: Bool = false) throws -> Bool {
+    checkIsCurrent()
     if timeout == nil, !members.isEmpty { try refuseMember() }
     guard raisingErrors else { return try empty.wait(timeout: timeout) }
     let join = Join()
@@ -105,6 +106,8 @@ public class AnyGroup {
     if let failure = join.failure { throw failure }
     return wasEmpty
   }
+
+  final func checkIsCurrent() { hub.checkIsCurrent(self is Pool ? "a Pool" : "a Group") }
 
   private func refuseMember() throws {
     guard let me = AnyGreenlet.currentIfAny, members.contains(me) else { return }
@@ -132,7 +135,7 @@ public class AnyGroup {
   public final func kill(
     _ error: any Error = GreenletExit(), waiting: Bool = true, timeout: Duration? = nil
   ) throws -> Bool {
-    hub.checkIsCurrent("a group of greenlets")
+    checkIsCurrent()
     let deadline = Deadline(after: timeout, on: hub)
     let me: AnyGreenlet? = waiting ? Greenlet.current : nil
     for helper in helpers { helper.requestEnd(with: GreenletExit()) }

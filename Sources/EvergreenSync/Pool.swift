@@ -63,7 +63,7 @@ public final class Pool: AnyGroup, WaitListOwner {
   // MARK: Places
 
   override func tryTakePlace() -> Bool {
-    hub.checkIsCurrent("a Pool")
+    checkIsCurrent()
     if isFull { return false }
     taken += 1
     return true

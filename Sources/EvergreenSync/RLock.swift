@@ -56,6 +56,7 @@ public final class RLock {
   ///
   /// > Switch point: No.
   public func release() {
+    hub.checkIsCurrent("an RLock")
     if lock.owner === Greenlet.current {
       depth -= 1
       if depth > 0 { return }
