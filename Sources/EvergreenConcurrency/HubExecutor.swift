@@ -131,8 +131,8 @@ final class ExecutorCore: @unchecked Sendable {
   // The hub's
   private weak var executor: HubExecutor?
   private weak var serialExecutor: HubSerialExecutor?
-  private var tasks = WorkQueue()
-  private var serial = WorkQueue()
+  private var tasks = Backlog<Work>()
+  private var serial = Backlog<Work>()
   private var serialGreenlet: AnyGreenlet?
   private let hub: Unmanaged<Hub>
 
@@ -274,35 +274,5 @@ final class ExecutorCore: @unchecked Sendable {
     serialGreenlet = nil
     for work in left { giveAway(work) }
     giveAway(nil)
-  }
-}
-
-/// First in, first out.
-private struct WorkQueue {
-  private var work: [ExecutorCore.Work?] = []
-  private var head = 0
-
-  var isEmpty: Bool { head == work.count }
-
-  mutating func append(_ one: ExecutorCore.Work) { work.append(one) }
-
-  mutating func popFirst() -> ExecutorCore.Work? {
-    if isEmpty { return nil }
-    let first = work[head]
-    work[head] = nil
-    head += 1
-    if isEmpty {
-      work.removeAll(keepingCapacity: head <= 1024)
-      head = 0
-    } else if head > 1024, head > work.count / 2 {
-      work.removeFirst(head)
-      head = 0
-    }
-    return first
-  }
-
-  mutating func takeAll() -> [ExecutorCore.Work] {
-    defer { self = WorkQueue() }
-    return work[head...].compactMap { $0 }
   }
 }

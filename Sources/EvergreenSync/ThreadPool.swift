@@ -216,7 +216,7 @@ private final class Core: Sendable {
 
   struct State {
     var maxThreads: Int
-    var jobs = JobQueue()
+    var jobs = Backlog<Job>()
     var threads = 0
     /// Those of them whose work nobody waits for. For a moment it may be one less, when that ends.
     var abandoned = 0
@@ -369,36 +369,5 @@ private final class Core: Sendable {
       }
       if ends { return nil }
     }
-  }
-}
-
-/// What waits for a thread, first come, first served. It keeps nothing that has been taken.
-private struct JobQueue {
-  private var jobs: [Core.Job?] = []
-  private var head = 0
-
-  var count: Int { jobs.count - head }
-
-  mutating func append(_ job: @escaping Core.Job) { jobs.append(job) }
-
-  mutating func popFirst() -> Core.Job? {
-    guard head < jobs.count else { return nil }
-    defer {
-      jobs[head] = nil
-      head += 1
-      if head == jobs.count { self = JobQueue() } else if head > 1024 { compact() }
-    }
-    return jobs[head]
-  }
-
-  mutating func takeAll() -> [Core.Job] {
-    defer { self = JobQueue() }
-    return jobs[head...].compactMap { $0 }
-  }
-
-  private mutating func compact() {
-    guard head > jobs.count / 2 else { return }
-    jobs.removeFirst(head)
-    head = 0
   }
 }
