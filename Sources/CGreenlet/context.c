@@ -157,6 +157,24 @@ static void thread_ends(void *unused) {
   evg_detach();
 }
 
+#if EVG_TSAN
+// In the child of a fork of several threads the sanitizer looks away from the fiber that forked. It does not from the
+// others, takes their switches for races, and fails in the middle of the reports. So it is told to look away from each.
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+
+static bool has_forked;
+static bool is_ignored[1 << 16];  // by the context's id
+
+static void ignore_after_fork(const evg_context *context) {
+  bool *ignored = &is_ignored[context->id % (1 << 16)];
+  if (!has_forked || *ignored) return;
+  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+  AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  *ignored = true;
+}
+#endif
+
 static bool goes_on(const evg_context *context) {
   const evg_thread *self = &evg_self;
   if (context == self->current || context == self->hub) return true;
@@ -166,6 +184,9 @@ static bool goes_on(const evg_context *context) {
 
 void evg_lose_others(void) {
   evg_thread *self = &evg_self;
+#if EVG_TSAN
+  has_forked = is_ignored[self->current->id % (1 << 16)] = true;
+#endif
   self->ready_head = self->ready_tail = NULL;
   self->ready_count = 0;
   if (!goes_on(&self->main)) self->main.state = EVG_LOST;
@@ -302,6 +323,7 @@ static __attribute__((noinline)) void give_stack(evg_context *context) {
       evg_first_frame(low + context->stack_size - color, context_main, context);
 #if EVG_TSAN
   context->sanitizer = __tsan_create_fiber(0);
+  if (has_forked) is_ignored[context->id % (1 << 16)] = false;
 #endif
 }
 
@@ -375,6 +397,9 @@ static __attribute__((noinline)) void transfer(evg_context *from, evg_context *t
 #if EVG_ASAN
   __sanitizer_finish_switch_fiber(from->sanitizer, NULL, NULL);
 #endif
+#if EVG_TSAN
+  ignore_after_fork(from);
+#endif
   take_back_finished(self);
   *self->place_of_errno = from->saved_errno;
 }
@@ -409,6 +434,9 @@ static void context_main(void *argument) {
 #if EVG_ASAN
   __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 #endif
+#if EVG_TSAN
+  ignore_after_fork(context);
+#endif
   take_back_finished(self);
   errno = 0;
   for (;;) {
@@ -430,6 +458,7 @@ static void context_main(void *argument) {
     if (EVG_UNLIKELY(self->on_valgrind)) next->valgrind_id = context->valgrind_id;
 #if EVG_TSAN
     next->sanitizer = context->sanitizer;
+    if (has_forked) is_ignored[next->id % (1 << 16)] = is_ignored[context->id % (1 << 16)];
     context->sanitizer = NULL;
 #elif EVG_ASAN
     next->sanitizer = NULL;

@@ -21,12 +21,13 @@ package final class InheritedLocals: @unchecked Sendable {
   }
 
   deinit {
-    // Nobody wanted them. Only where none are bound now can they be dropped; elsewhere they stay.
-    guard let list, let slot = evg_thread_self().pointee.words.3, !evg_has_task_locals() else {
-      return
-    }
-    slot.pointee = list
+    // Nobody wanted them. What is bound here stands aside while they are dropped.
+    let words = evg_thread_self().pointee.words
+    guard let list, let task = words.1, let locals = words.3 else { return }
+    let (running, bound) = (task.pointee, locals.pointee)
+    (task.pointee, locals.pointee) = (nil, list)
     evg_task_locals_drop()
+    (task.pointee, locals.pointee) = (running, bound)
   }
 }
 

@@ -338,7 +338,7 @@ final class BarrierModel: Model {
 final class LazyModel: Model {
   private var made = 0
   private var making = 0
-  private var maker: Worker?
+  private weak var maker: Worker?
   private var lazy: GreenletLazy<Int>!
 
   private struct Refused: Error {}
