@@ -131,7 +131,7 @@ public final class SimulatedNetwork {
     let address = server.address(port)
     let pair = Pair(client, server)
     try pass(pair, address, deadline)
-    guard let listener = server.listeners[port] else {
+    guard let listener = server.listeners[port]?.takeUnretainedValue() else {
       try pass(pair, address, deadline)
       throw SocketError(.connect, .connectionRefused, address)
     }
@@ -178,7 +178,8 @@ public final class SimulatedNetwork {
     let number: Int
     // Weak: a network that nobody holds is gone.
     private weak var network: SimulatedNetwork?
-    fileprivate var listeners: [UInt16: Listener] = [:]
+    /// Not kept: one that goes takes itself out.
+    fileprivate var listeners: [UInt16: Unmanaged<Listener>] = [:]
     private var lastPort: UInt16 = 49_151
 
     fileprivate init(_ name: String, _ number: Int, _ network: SimulatedNetwork) {
@@ -219,7 +220,7 @@ public final class SimulatedNetwork {
       }
       if listeners[chosen] != nil { throw SocketError(.bind, .addressInUse, address(chosen)) }
       let listener = Listener(self, chosen, backlog)
-      listeners[chosen] = listener
+      listeners[chosen] = .passUnretained(listener)
       return listener
     }
 
@@ -240,7 +241,7 @@ public final class SimulatedNetwork {
     }
   }
 
-  /// Where connections are taken.
+  /// Where connections are taken, until it is closed or nobody holds it.
   public final class Listener {
     private let host: Host
     fileprivate let queue: Queue<MemoryStream>
@@ -277,9 +278,19 @@ public final class SimulatedNetwork {
     ///
     /// > Switch point: No.
     public func close() {
-      if host.listeners[port] === self { host.listeners[port] = nil }
+      leaveHost()
       queue.shutDown()
       while let stream = queue.tryGet() { stream.reset() }
+    }
+
+    private func leaveHost() {
+      let me = Unmanaged.passUnretained(self).toOpaque()
+      if host.listeners[port]?.toOpaque() == me { host.listeners[port] = nil }
+    }
+
+    deinit {
+      leaveHost()
+      while !queue.isEmpty, let stream = queue.tryGet() { stream.reset() }
     }
   }
 }
