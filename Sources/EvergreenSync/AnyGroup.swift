@@ -26,8 +26,8 @@ public class AnyGroup {
   // What the kinds of groups differ in.
 
   /// Waits for a place. False if the caller is to do the work itself.
-  func takePlace() throws -> Bool { true }
-  func tryTakePlace() -> Bool { true }
+  @usableFromInline func takePlace() throws -> Bool { true }
+  @usableFromInline func tryTakePlace() -> Bool { true }
   /// A place has become free.
   func givePlace() {}
   /// Whether the caller has a place, and would wait for one while it has.

@@ -62,6 +62,7 @@ public final class Pool: AnyGroup, WaitListOwner {
 
   // MARK: Places
 
+  @usableFromInline
   override func tryTakePlace() -> Bool {
     checkIsCurrent()
     if isFull { return false }
@@ -69,18 +70,14 @@ public final class Pool: AnyGroup, WaitListOwner {
     return true
   }
 
-  override func takePlace() throws -> Bool { try takePlace(until: .never) }
-
   @usableFromInline
-  func takePlaceOrStay() throws -> Bool { try takePlace(until: .never) }
-
-  private func takePlace(until deadline: Deadline) throws -> Bool {
+  override func takePlace() throws -> Bool {
     if tryTakePlace() { return true }
     if callerHasPlace {
       try hub.checkForDueError()
       return false
     }
-    return try waitForPlace(until: deadline)
+    return try waitForPlace(until: .never)
   }
 
   private func waitForPlace(until deadline: Deadline) throws -> Bool {
@@ -101,9 +98,6 @@ public final class Pool: AnyGroup, WaitListOwner {
   }
 
   override var usualBuffer: Int { size.map { $0 < 1 << 30 ? 2 * $0 : $0 } ?? 128 }
-
-  @usableFromInline
-  func tryTake() -> Bool { tryTakePlace() }
 
   // MARK: Spawning
 
@@ -131,7 +125,7 @@ public final class Pool: AnyGroup, WaitListOwner {
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
   ) throws -> Greenlet<Success> {
-    let hasPlace = try takePlaceOrStay()
+    let hasPlace = try takePlace()
     let greenlet = Greenlet(stackSize: stackSize, file: file, line: line, body)
     if !hasPlace {
       try runInCaller(greenlet)
@@ -160,7 +154,7 @@ public final class Pool: AnyGroup, WaitListOwner {
     stackSize: Int? = nil, file: StaticString = #fileID, line: UInt = #line,
     _ body: @escaping () throws -> Success
   ) -> Greenlet<Success>? {
-    guard tryTake() else { return nil }
+    guard tryTakePlace() else { return nil }
     let greenlet = Greenlet(stackSize: stackSize, file: file, line: line, body)
     enroll(greenlet)
     return greenlet.start()

@@ -122,13 +122,12 @@ public final class ReadyObjects<Object>: Sequence, IteratorProtocol {
   /// > Switch point: Yes, unless one is ready.
   @available(*, noasync, message: "greenlets run on a thread that has a hub, not in a task")
   public func next(timeout: Duration?) throws -> Object? {
-    if let ready = take() { return ready }
-    if count == objects.count { return nil }
-    return try next(until: Deadline(after: timeout, on: hub))
+    try next(until: Deadline(after: timeout, on: hub))
   }
 
   func next(until deadline: Deadline) throws -> Object? {
     if let ready = take() { return ready }
+    if count == objects.count { return nil }
     try hub.checkForDueError()
     if deadline.isNow { return nil }
     if let ready = takeNext(until: deadline) { return ready }
